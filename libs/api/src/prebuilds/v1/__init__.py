@@ -1,0 +1,1 @@
+"""Generated from protos/prebuilds/v1: messages and typed stubs."""

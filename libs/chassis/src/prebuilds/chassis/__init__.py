@@ -1,0 +1,1 @@
+"""What every server process stands on: settings, process, server, interceptors, identity, telemetry."""

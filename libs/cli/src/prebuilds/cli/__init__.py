@@ -1,0 +1,1 @@
+"""The prebuilds command."""

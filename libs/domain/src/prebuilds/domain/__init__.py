@@ -1,0 +1,1 @@
+"""The words of Prebuilds: enums, ids, small values, refusals and their reasons."""

@@ -1,0 +1,1 @@
+"""JetStream: subjects, streams, publishing, subscribing and the relay of the outbox."""

@@ -1,0 +1,1 @@
+"""What clients need: channel, retry, a typed client for people and one for agents."""

@@ -1,0 +1,1 @@
+"""Postgres: connections, transactions, schema, migrations and the writers of shared tables."""

@@ -1,0 +1,1 @@
+"""Manifest, readiness and the reinit stream; the API of agents."""

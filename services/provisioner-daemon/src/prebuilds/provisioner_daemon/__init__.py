@@ -1,0 +1,1 @@
+"""The program that builds workspaces: worker, lease keeping, backends."""

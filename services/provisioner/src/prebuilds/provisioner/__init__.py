@@ -1,0 +1,1 @@
+"""Hands out build jobs and takes their results; the API of provisioner daemons."""

@@ -1,0 +1,1 @@
+"""Keeps every pool of prebuilds at its target; the API of template admins."""
