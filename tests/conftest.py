@@ -1,0 +1,5 @@
+"""Fixtures live by subject in tests/support; each of its modules that has some is named here once."""
+
+from __future__ import annotations
+
+pytest_plugins: list[str] = []
