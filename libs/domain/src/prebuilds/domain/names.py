@@ -1,0 +1,38 @@
+"""Names: how they look and how the system makes its own."""
+
+from __future__ import annotations
+
+import base64
+import re
+from typing import Final
+
+NAME_PATTERN: Final = r"^[a-z0-9](?:-?[a-z0-9])*$"
+"""Names of organisations, templates and workspaces: lower-case words joined by single dashes."""
+
+MAX_NAME_LENGTH: Final = 63
+PREBUILD_NAME_BYTES: Final = 9
+WORKSPACE_SUFFIX_LENGTH: Final = 6
+
+_NAME = re.compile(NAME_PATTERN)
+_PREBUILD_PREFIX: Final = "prebuild-"
+_PREBUILD_SUFFIX_LENGTH: Final = 15
+
+
+def is_name(text: str) -> bool:
+    """Whether the text can be a name."""
+    return len(text) <= MAX_NAME_LENGTH and _NAME.match(text) is not None
+
+
+def prebuild_name(random: bytes) -> str:
+    """`prebuild-` and 15 characters of lower-case base32 of 9 random bytes (behaviour section 5)."""
+    return _PREBUILD_PREFIX + _base32(random)[:_PREBUILD_SUFFIX_LENGTH]
+
+
+def default_workspace_name(template: str, random: bytes) -> str:
+    """`<template>-` and 6 characters of base32 (behaviour section 6), the template's part cut where it is too long."""
+    suffix = _base32(random)[:WORKSPACE_SUFFIX_LENGTH]
+    return f"{template[: MAX_NAME_LENGTH - WORKSPACE_SUFFIX_LENGTH - 1].rstrip('-')}-{suffix}"
+
+
+def _base32(random: bytes) -> str:
+    return base64.b32encode(random).decode().rstrip("=").lower()

@@ -1,0 +1,59 @@
+"""The queue of builds and what the daemons log."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from uuid import UUID
+
+from sqlalchemy import BigInteger, CheckConstraint, ForeignKey, Identity, Index, text
+from sqlalchemy.orm import Mapped, mapped_column
+
+from prebuilds.domain.builds import BackendKind, JobStatus, LogLevel
+from prebuilds.store.schema.base import Base, CreatedAt, Json, NewId, spelled
+
+
+class Job(Base):
+    """The work behind a build; taken by a daemon under a lease (behaviour section 7)."""
+
+    __tablename__ = "jobs"
+    __table_args__ = (
+        Index("ix_jobs_queue", "priority", "created_at", "id", postgresql_where=text("status = 'pending'")),
+        Index("ix_jobs_leases", "lease_expires_at", postgresql_where=text("status IN ('running', 'canceling')")),
+        Index("ix_jobs_organization", "organization_id", text("created_at DESC")),
+        CheckConstraint("attempt >= 0", name="attempt_not_negative"),
+        CheckConstraint("(lease_id IS NOT NULL) = (status IN ('running', 'canceling'))", name="leased_while_running"),
+    )
+
+    id: Mapped[NewId]
+    organization_id: Mapped[UUID] = mapped_column(ForeignKey("organizations.id"))
+    workspace_id: Mapped[UUID] = mapped_column(ForeignKey("workspaces.id"))
+    build_id: Mapped[UUID] = mapped_column(ForeignKey("builds.id"), unique=True)
+    backend: Mapped[BackendKind] = mapped_column(spelled(BackendKind))
+    tags: Mapped[Json] = mapped_column(server_default=text("'{}'"))
+    """What a daemon's key must carry, all of it."""
+    priority: Mapped[int]
+    status: Mapped[JobStatus] = mapped_column(spelled(JobStatus), server_default=JobStatus.PENDING.value)
+    attempt: Mapped[int] = mapped_column(server_default=text("0"))
+    lease_id: Mapped[UUID | None]
+    lease_owner: Mapped[str] = mapped_column(server_default="")
+    """Who holds or last held the lease: key id and the daemon's own name, for people."""
+    lease_expires_at: Mapped[datetime | None]
+    cancel_requested_at: Mapped[datetime | None]
+    error: Mapped[str] = mapped_column(server_default="")
+    created_at: Mapped[CreatedAt]
+    started_at: Mapped[datetime | None]
+    finished_at: Mapped[datetime | None]
+
+
+class JobLog(Base):
+    """One line that a build said."""
+
+    __tablename__ = "job_logs"
+    __table_args__ = (Index("ix_job_logs_job", "job_id", "id"),)
+
+    id: Mapped[int] = mapped_column(BigInteger, Identity(always=True), primary_key=True)
+    job_id: Mapped[UUID] = mapped_column(ForeignKey("jobs.id"))
+    logged_at: Mapped[datetime]
+    level: Mapped[LogLevel] = mapped_column(spelled(LogLevel))
+    stage: Mapped[str]
+    line: Mapped[str]
