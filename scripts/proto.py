@@ -45,10 +45,11 @@ def generate(into: Path) -> None:
         f"--mypy_grpc_out=quiet,only_async:{into}",  # not async_only, which is ignored without a word
     ]  # fmt: skip
     subprocess.run([*command, *protos], cwd=ROOT, check=True)
-    # protoc makes an empty module of stubs for a proto without a service; mypy-protobuf makes no types for it.
-    for stubs in package.glob("*_pb2_grpc.py"):
-        if not stubs.with_suffix(".pyi").exists():
-            stubs.unlink()
+    # A proto without a service gets stubs too, with nothing in them.
+    for types in package.glob("*_pb2_grpc.pyi"):
+        if "\nclass " not in types.read_text():
+            types.unlink()
+            types.with_suffix(".py").unlink()
 
 
 def contents(package: Path) -> dict[str, bytes]:

@@ -15,8 +15,9 @@ find_python() {
     # The real file: what answers in PATH may be a shim that depends on the folder.
     if new_enough "$candidate"; then "$candidate" -c 'import sys; print(sys.executable)'; return; fi
   done
-  die "Python 3.11 or newer is needed, ${PYTHON:-python3} is $("${PYTHON:-python3}" --version 2>&1 || echo missing);" \
-    "install one or name it: make setup PYTHON=/path/to/python3"
+  found=$(${PYTHON:-python3} --version 2>/dev/null || echo "not there")
+  die "Python 3.11 or newer is needed, ${PYTHON:-python3} is $found; install one or name it:" \
+    "make setup PYTHON=/path/to/python3"
 }
 
 install_uv() {
@@ -28,7 +29,7 @@ install_uv() {
     .uv/bin/python -m pip install --quiet --disable-pip-version-check "uv==$uv_version"
   elif "$python" -m pip --version >/dev/null 2>&1; then
     say "uv $uv_version into .uv, with pip of $python"
-    "$python" -m pip install --quiet --disable-pip-version-check --target .uv "uv==$uv_version"
+    "$python" -m pip install --quiet --disable-pip-version-check --root-user-action=ignore --target .uv "uv==$uv_version"
   else
     die "$python has neither venv with ensurepip nor pip: apt-get install python3-venv"
   fi
