@@ -38,6 +38,11 @@ format: setup ## format Python and protos, apply safe fixes
 	@$(BIN)/ruff format
 	@if [ -d protos ]; then $(BIN)/buf format --write; fi
 
+.PHONY: lock
+lock: setup ## after a change of dependencies: uv.lock and .venv anew (ARGS="--upgrade-package grpcio")
+	@$(BIN)/python scripts/step.py lock .uv/bin/uv lock $(ARGS)
+	@sh scripts/setup.sh
+
 .PHONY: proto
 proto: setup ## generate libs/api from protos/
 	@$(BIN)/python scripts/proto.py
