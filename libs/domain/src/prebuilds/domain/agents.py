@@ -6,15 +6,13 @@ import base64
 import binascii
 import hashlib
 import hmac
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import TYPE_CHECKING, Final
+from typing import Final
 from uuid import UUID
 
 from prebuilds.domain.ids import AgentId
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
 
 
 class AgentState(StrEnum):

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from prebuilds.domain.ids import AgentId, OrganizationId, ProvisionerKeyId, UserId
+from prebuilds.domain.ids import AgentId, OrganizationId, ProvisionerKeyId, UserId
 
 
 class Role(StrEnum):
@@ -65,3 +62,21 @@ class Service:
 
 
 Principal = Person | Agent | Daemon | Service
+
+
+@dataclass(frozen=True, slots=True)
+class AssertedRoles:
+    """Roles that an authoritative issuer's token names: by organisation *name*, in place of the stored ones."""
+
+    organizations: Mapping[str, frozenset[Role]]
+    is_operator: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class StoredDaemonKey:
+    """A provisioner key as Postgres has it; the secret itself is known to the daemon alone."""
+
+    key_id: ProvisionerKeyId
+    secret_sha256: bytes
+    organization_id: OrganizationId | None
+    tags: Mapping[str, str]

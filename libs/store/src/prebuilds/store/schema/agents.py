@@ -25,7 +25,8 @@ class Agent(Base):
     organization_id: Mapped[UUID] = mapped_column(ForeignKey("organizations.id"))
     workspace_id: Mapped[UUID] = mapped_column(ForeignKey("workspaces.id"))
     name: Mapped[str]
-    token_key_id: Mapped[str]
+    token_key_id: Mapped[str | None]
+    """The key that signs its token; null until a job of this epoch is first acquired."""
     token_epoch: Mapped[int] = mapped_column(server_default=text("1"))
     retired: Mapped[bool] = mapped_column(server_default=text("false"))
     incarnation: Mapped[int] = mapped_column(server_default=text("0"))

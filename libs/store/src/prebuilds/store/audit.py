@@ -1,0 +1,50 @@
+"""The audit log: every change of state by a person, written in the transaction of the change (design section 8)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from uuid import UUID
+
+from sqlalchemy import insert
+
+from prebuilds.domain.ids import OrganizationId
+from prebuilds.store import schema
+from prebuilds.store.transactions import Transaction
+
+
+@dataclass(frozen=True, slots=True)
+class Actor:
+    """Who did it: `principal` is kind and id (`person:<uuid>`, `service:reconciler`), `name` is for people."""
+
+    principal: str
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class AuditEntry:
+    """One deed; details hold no secret."""
+
+    actor: Actor
+    action: str
+    resource: str
+    resource_id: UUID
+    resource_name: str
+    organization_id: OrganizationId | None = None
+    details: Mapping[str, str] = field(default_factory=dict[str, str])
+
+
+async def record_deed(tx: Transaction, entry: AuditEntry) -> None:
+    """Append one entry; locks nothing."""
+    await tx.execute(
+        insert(schema.AuditEvent).values(
+            organization_id=entry.organization_id,
+            principal=entry.actor.principal,
+            principal_name=entry.actor.name,
+            action=entry.action,
+            resource=entry.resource,
+            resource_id=entry.resource_id,
+            resource_name=entry.resource_name,
+            details=dict(entry.details),
+        )
+    )

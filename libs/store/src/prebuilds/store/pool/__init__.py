@@ -1,0 +1,1 @@
+"""The pools: the only writer of `prebuilds` (design section 4)."""

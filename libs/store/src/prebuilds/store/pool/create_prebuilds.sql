@@ -1,0 +1,25 @@
+-- Make the workspaces of new prebuilds and their rows in the pool of one preset; the builds follow in the same transaction.
+WITH wanted AS (
+    SELECT *
+    FROM unnest(%(workspace_ids)s::uuid[], %(names)s::text[]) AS w (id, name)
+),
+preset AS (
+    SELECT id, organization_id, template_id, version_id, ttl
+    FROM presets
+    WHERE id = %(preset_id)s
+),
+workspace AS (
+    INSERT INTO workspaces (id, organization_id, owner_id, name, template_id)
+    SELECT wanted.id, preset.organization_id, %(owner_id)s, wanted.name, preset.template_id
+    FROM wanted
+    CROSS JOIN preset
+    RETURNING id
+)
+INSERT INTO prebuilds (
+    workspace_id, organization_id, template_id, version_id, preset_id, state, expires_at, disconnected_at
+)
+SELECT
+    workspace.id, preset.organization_id, preset.template_id, preset.version_id, preset.id, 'starting',
+    now() + preset.ttl, now()
+FROM workspace
+CROSS JOIN preset

@@ -1,0 +1,90 @@
+"""How the reconciler fills and thins a pool: create, mark for deletion, cancel what is still queued."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final
+from uuid import uuid4
+
+from prebuilds.domain.builds import BuildReason, Transition
+from prebuilds.domain.ids import SYSTEM_USER_ID, OrganizationId, PresetId, TemplateId, VersionId, WorkspaceId
+from prebuilds.domain.names import PREBUILD_NAME_BYTES, prebuild_name
+from prebuilds.domain.pools import PoolEventKind
+from prebuilds.store.jobs.queueing import BuildOrder, QueuedBuild, queue_builds
+from prebuilds.store.pool.locks import lock_prebuilds, lock_workspaces
+from prebuilds.store.pool_events import PoolEvent, record_pool_events
+from prebuilds.store.sql import SqlFolder
+from prebuilds.store.transactions import Transaction
+
+_queries: Final = SqlFolder("prebuilds.store.pool")
+
+
+@dataclass(frozen=True, slots=True)
+class PoolKey:
+    """The preset whose pool is filled, with the names that its history is kept under."""
+
+    organization_id: OrganizationId
+    template_id: TemplateId
+    version_id: VersionId
+    preset_id: PresetId
+    preset_name: str
+
+
+async def create_prebuilds(
+    tx: Transaction, pool: PoolKey, count: int, *, parameters: Mapping[str, str], reason: str
+) -> Sequence[QueuedBuild]:
+    """Make `count` prebuilds of a preset that the caller has locked, each with its first start build queued.
+
+    Inserts workspaces, pool rows, builds, jobs and agents; locks nothing that anybody else could hold.
+    """
+    if count == 0:
+        return ()
+    ids = [WorkspaceId(uuid4()) for _ in range(count)]
+    names = [prebuild_name(secrets.token_bytes(PREBUILD_NAME_BYTES)) for _ in ids]
+    await tx.run(
+        _queries["create_prebuilds"],
+        {"workspace_ids": ids, "names": names, "preset_id": pool.preset_id, "owner_id": SYSTEM_USER_ID},
+    )
+    await record_pool_events(tx, [_event(pool, PoolEventKind.CREATED, reason, workspace_id) for workspace_id in ids])
+    orders = [
+        BuildOrder(
+            workspace_id,
+            Transition.START,
+            BuildReason.PREBUILD,
+            SYSTEM_USER_ID,
+            version_id=pool.version_id,
+            preset_id=pool.preset_id,
+            parameters=parameters,
+        )
+        for workspace_id in ids
+    ]
+    return await queue_builds(tx, orders)
+
+
+async def mark_deleting(
+    tx: Transaction, pool: PoolKey, workspace_ids: Sequence[WorkspaceId], *, kind: PoolEventKind, reason: str
+) -> Sequence[QueuedBuild]:
+    """Set the delete mark of these prebuilds and queue their delete builds; from the commit on nobody claims them.
+
+    Locks pool rows, then workspaces, by id. Those claimed, marked or being built meanwhile are left alone
+    (behaviour section 5).
+    """
+    unclaimed = await lock_prebuilds(tx, workspace_ids)
+    if not unclaimed:
+        return ()
+    await lock_workspaces(tx, sorted(unclaimed))
+    cursor = await tx.run(_queries["mark_deleting"], {"workspace_ids": sorted(unclaimed)})
+    marked = [WorkspaceId(row[0]) for row in await cursor.fetchall()]
+    await record_pool_events(tx, [_event(pool, kind, reason, workspace_id) for workspace_id in marked])
+    return await queue_builds(
+        tx,
+        [BuildOrder(workspace_id, Transition.DELETE, BuildReason.PREBUILD, SYSTEM_USER_ID) for workspace_id in marked],
+    )
+
+
+def _event(pool: PoolKey, kind: PoolEventKind, reason: str, workspace_id: WorkspaceId) -> PoolEvent:
+    return PoolEvent(
+        pool.organization_id, pool.template_id, pool.preset_name, kind, reason=reason, workspace_id=workspace_id
+    )

@@ -1,0 +1,8 @@
+-- Lock these workspaces in the order of their ids, after their pool rows, and read them as they are now.
+SELECT
+    id AS workspace_id, organization_id, owner_id, name, template_id, claim_generation, handover_generation,
+    latest_build_id, deleted
+FROM workspaces
+WHERE id = ANY(%(workspace_ids)s)
+ORDER BY id
+FOR NO KEY UPDATE
