@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from uuid import UUID
 
-from sqlalchemy import BigInteger, CheckConstraint, ForeignKey, Identity, Index, text
+from sqlalchemy import BigInteger, CheckConstraint, ForeignKey, Identity, Index, UniqueConstraint, text
 from sqlalchemy.orm import Mapped, mapped_column
 
 from prebuilds.domain.builds import BackendKind, JobStatus, LogLevel
@@ -49,10 +49,16 @@ class JobLog(Base):
     """One line that a build said."""
 
     __tablename__ = "job_logs"
-    __table_args__ = (Index("ix_job_logs_job", "job_id", "id"),)
+    __table_args__ = (
+        Index("ix_job_logs_job", "job_id", "id"),
+        UniqueConstraint("job_id", "attempt", "sequence"),
+    )
 
     id: Mapped[int] = mapped_column(BigInteger, Identity(always=True), primary_key=True)
     job_id: Mapped[UUID] = mapped_column(ForeignKey("jobs.id"))
+    attempt: Mapped[int]
+    sequence: Mapped[int] = mapped_column(BigInteger)
+    """Counted by the daemon within the attempt, so that a repeated report stores nothing twice."""
     logged_at: Mapped[datetime]
     level: Mapped[LogLevel] = mapped_column(spelled(LogLevel))
     stage: Mapped[str]

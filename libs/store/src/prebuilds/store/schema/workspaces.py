@@ -99,6 +99,8 @@ class Build(Base):
     host: Mapped[str | None]
     """The host that built it, for backends whose later jobs must run there (behaviour section 7)."""
     daily_cost: Mapped[int] = mapped_column(server_default=text("0"))
+    report: Mapped[Json] = mapped_column(server_default=text("'{}'"))
+    """What the daemon told for people: resources, replacements, timings."""
     created_at: Mapped[CreatedAt]
     finished_at: Mapped[datetime | None]
 
