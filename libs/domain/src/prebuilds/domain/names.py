@@ -6,7 +6,7 @@ import base64
 import re
 from typing import Final
 
-NAME_PATTERN: Final = r"^[a-z0-9](?:-?[a-z0-9])*$"
+NAME_PATTERN: Final = r"[a-z0-9](?:-?[a-z0-9])*"
 """Names of organisations, templates and workspaces: lower-case words joined by single dashes."""
 
 MAX_NAME_LENGTH: Final = 63
@@ -14,13 +14,14 @@ PREBUILD_NAME_BYTES: Final = 9
 WORKSPACE_SUFFIX_LENGTH: Final = 6
 
 _NAME = re.compile(NAME_PATTERN)
+_UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _PREBUILD_PREFIX: Final = "prebuild-"
 _PREBUILD_SUFFIX_LENGTH: Final = 15
 
 
 def is_name(text: str) -> bool:
-    """Whether the text can be a name."""
-    return len(text) <= MAX_NAME_LENGTH and _NAME.match(text) is not None
+    """Whether the text can be a name; what looks like an id cannot, because requests take either."""
+    return len(text) <= MAX_NAME_LENGTH and _NAME.fullmatch(text) is not None and _UUID.fullmatch(text) is None
 
 
 def prebuild_name(random: bytes) -> str:

@@ -1,0 +1,3 @@
+#!/bin/sh
+set -eu
+echo "$PREBUILDS_OWNER" > owner.txt
