@@ -10,12 +10,24 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Final, assert_never
 from uuid import UUID
 
+from psycopg.types.json import Jsonb
+
 from prebuilds.domain.builds import BackendKind, BuildOutcome, BuildReason, FailureClass, JobStatus, Transition
 from prebuilds.domain.events import EventKind
-from prebuilds.domain.ids import BuildId, JobId, OrganizationId, PresetId, UserId, VersionId, WorkspaceId
+from prebuilds.domain.ids import (
+    SYSTEM_USER_ID,
+    BuildId,
+    JobId,
+    OrganizationId,
+    PresetId,
+    UserId,
+    VersionId,
+    WorkspaceId,
+)
 from prebuilds.domain.pools import PoolEventKind, PrebuildState
 from prebuilds.store.handover.moves import fail, make_due
 from prebuilds.store.outbox.writer import Event, append_many
@@ -50,6 +62,12 @@ class LockedJob:
     status: JobStatus
     attempt: int
     lease_id: UUID | None
+    lease_expires_at: datetime | None
+    cancel_requested_at: datetime | None
+    created_at: datetime
+    traceparent: str | None
+    looked_at: datetime
+    """The database's time at which all of this was so."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +82,10 @@ class BuildResult:
     daily_cost: int | None = None
     agents: Sequence[str] | None = None
     """The agents that exist after a start, by name; None leaves them as they are."""
+    report: Mapping[str, object] | None = None
+    """What the daemon told for people: resources, replacements, timings."""
+    lease_id: UUID | None = None
+    """The lease whose holder reported the end, so that its repetition is known; None where somebody else ended it."""
 
 
 async def lock_job(tx: Transaction, job_id: JobId) -> tuple[LockedWorkspace, LockedJob] | None:
@@ -90,17 +112,26 @@ async def finish_build(tx: Transaction, workspace: LockedWorkspace, job: LockedJ
             "provisioner_state": result.provisioner_state,
             "host": result.host,
             "daily_cost": result.daily_cost,
+            "report": None if result.report is None else Jsonb(result.report),
+            "lease_id": result.lease_id,
         },
     )
     if result.agents is not None:
-        await tx.run(_queries["retire_agents"], {"workspace_id": job.workspace_id, "present": list(result.agents)})
+        await _retire_agents(tx, job, result.agents)
     if job.reason is BuildReason.CLAIM:
         await _end_claim_build(tx, workspace, result)
     elif job.transition is Transition.DELETE and result.outcome is BuildOutcome.SUCCEEDED:
         await remove_workspaces(tx, [job.workspace_id])
     else:
         await _end_other_build(tx, job, result)
-    await append_many(tx, [_build_changed(job)])
+    await append_many(tx, [build_changed(job)])
+
+
+async def _retire_agents(tx: Transaction, job: LockedJob, present: Sequence[str]) -> None:
+    retired = await tx.run(_queries["retire_agents"], {"workspace_id": job.workspace_id, "present": list(present)})
+    if retired.rowcount:
+        payload = {"workspace_id": str(job.workspace_id), "build_id": str(job.build_id)}
+        await append_many(tx, [Event(EventKind.AGENT_REVOKED, job.workspace_id, job.organization_id, payload)])
 
 
 async def _end_claim_build(tx: Transaction, workspace: LockedWorkspace, result: BuildResult) -> None:
@@ -148,7 +179,8 @@ def _state_left_by(transition: Transition, outcome: BuildOutcome) -> PrebuildSta
             assert_never(outcome)
 
 
-def _build_changed(job: LockedJob) -> Event:
+def build_changed(job: LockedJob) -> Event:
+    """The news that a build is no longer what it was."""
     return Event(
         EventKind.BUILD_CHANGED,
         job.workspace_id,
@@ -157,5 +189,6 @@ def _build_changed(job: LockedJob) -> Event:
             "workspace_id": str(job.workspace_id),
             "build_id": str(job.build_id),
             "preset_id": str(job.preset_id) if job.preset_id else None,
+            "is_prebuild": job.owner_id == SYSTEM_USER_ID,
         },
     )

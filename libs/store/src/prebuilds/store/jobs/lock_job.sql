@@ -8,7 +8,8 @@ WITH build AS (
 SELECT
     j.id AS job_id, b.id AS build_id, j.workspace_id, j.organization_id, b.number, b.transition, b.reason,
     b.generation, b.version_id, b.preset_id, b.initiator_id, b.owner_id, j.backend, j.tags, j.status, j.attempt,
-    j.lease_id
+    j.lease_id, j.lease_expires_at, j.cancel_requested_at, j.created_at, j.traceparent,
+    clock_timestamp() AS looked_at
 FROM build AS b
 JOIN jobs AS j ON j.build_id = b.id
 FOR NO KEY UPDATE OF j

@@ -24,7 +24,7 @@ build AS (
     RETURNING id, organization_id, workspace_id, version_id, number
 ),
 job AS (
-    INSERT INTO jobs (id, organization_id, workspace_id, build_id, backend, tags, priority)
+    INSERT INTO jobs (id, organization_id, workspace_id, build_id, backend, tags, priority, traceparent)
     SELECT
         o.job_id, b.organization_id, b.workspace_id, b.id, v.backend,
         coalesce(
@@ -37,7 +37,7 @@ job AS (
             ),
             '{}'
         ),
-        o.priority
+        o.priority, %(traceparent)s
     FROM build AS b
     JOIN orders AS o ON o.build_id = b.id
     JOIN template_versions AS v ON v.id = b.version_id

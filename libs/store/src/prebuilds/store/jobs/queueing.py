@@ -72,7 +72,8 @@ async def queue_builds(tx: Transaction, orders: Sequence[BuildOrder]) -> Sequenc
     if not orders:
         return ()
     try:
-        queued = await tx.fetch_all(_queries["queue_builds"], {"orders": Jsonb(_as_json(orders))}, row=QueuedBuild)
+        parameters = {"orders": Jsonb(_as_json(orders)), "traceparent": tx.database.trace_context()}
+        queued = await tx.fetch_all(_queries["queue_builds"], parameters, row=QueuedBuild)
     except UniqueViolation as violation:
         if violation.diag.constraint_name != _UNFINISHED:
             raise

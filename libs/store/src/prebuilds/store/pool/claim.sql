@@ -1,12 +1,19 @@
 -- Claim the best eligible prebuild of a preset for a person, with everything that a claim writes; each step that locks reads what the step before it returned, which fixes their order.
 WITH request AS (
-    INSERT INTO requests (organization_id, principal, method, request_id, fingerprint, answer)
-    VALUES (
+    INSERT INTO requests AS r (organization_id, principal, method, request_id, fingerprint, answer)
+    SELECT
         %(organization_id)s, %(principal)s, %(method)s, %(request_id)s, %(fingerprint)s,
         jsonb_build_object('build_id', %(build_id)s::uuid)
-    )
-    ON CONFLICT DO NOTHING
-    RETURNING request_id
+    WHERE %(request_id)s <> ''
+    ON CONFLICT (organization_id, principal, method, request_id) DO UPDATE
+    SET fingerprint = excluded.fingerprint, answer = excluded.answer, created_at = excluded.created_at
+    WHERE r.created_at < now() - interval '24 hours'
+    RETURNING r.request_id
+),
+admitted AS (
+    SELECT request_id FROM request
+    UNION ALL
+    SELECT '' WHERE %(request_id)s = ''
 ),
 live AS MATERIALIZED (
     SELECT coalesce(array_agg(id), '{}') AS gateways
@@ -17,12 +24,12 @@ picked AS (
     SELECT
         p.workspace_id, p.template_id, p.version_id, p.preset_id, preset.name AS preset_name,
         template.name AS template_name, template.claim_strategy
-    FROM request
-    CROSS JOIN prebuilds AS p
+    FROM prebuilds AS p
     JOIN presets AS preset ON preset.id = p.preset_id
     JOIN templates AS template ON template.id = preset.template_id
-    WHERE p.preset_id = %(preset_id)s
-        AND prebuild_is_eligible(p, preset, template, (SELECT gateways FROM live), now())
+    WHERE EXISTS (SELECT FROM admitted)
+        AND p.preset_id = %(preset_id)s
+        AND prebuild_is_eligible(p, preset, template, statement_timestamp(), (SELECT gateways FROM live))
     ORDER BY p.expires_at NULLS LAST, p.ready_at
     LIMIT 1
     FOR UPDATE OF p SKIP LOCKED
@@ -43,8 +50,8 @@ owned AS (
         END,
         claimed_at = now(),
         last_used_at = now(),
-        ttl = %(ttl)s,
-        deadline = now() + %(ttl)s,
+        ttl = %(ttl)s::interval,
+        deadline = now() + %(ttl)s::interval,
         autostart = %(autostart)s,
         dormant_at = NULL,
         deleting_at = NULL,
@@ -60,7 +67,7 @@ build AS (
     )
     SELECT
         %(build_id)s, latest.organization_id, owned.workspace_id, latest.number + 1, owned.version_id,
-        owned.preset_id, 'start', 'claim', owned.generation, %(owner_id)s, %(owner_name)s, %(name)s, %(owner_id)s,
+        owned.preset_id, 'start', 'claim', owned.generation, %(owner_id)s, %(owner_name)s, %(name)s, %(initiator_id)s,
         latest.parameters || %(parameters)s::jsonb, latest.daily_cost,
         CASE owned.claim_strategy WHEN 'instant' THEN 'succeeded' END,
         CASE owned.claim_strategy WHEN 'instant' THEN clock_timestamp() END
@@ -75,7 +82,7 @@ build AS (
     RETURNING id, organization_id, workspace_id, number
 ),
 job AS (
-    INSERT INTO jobs (id, organization_id, workspace_id, build_id, backend, tags, priority)
+    INSERT INTO jobs (id, organization_id, workspace_id, build_id, backend, tags, priority, traceparent)
     SELECT
         %(job_id)s, build.organization_id, build.workspace_id, build.id, version.backend,
         coalesce(
@@ -88,7 +95,7 @@ job AS (
             ),
             '{}'
         ),
-        %(priority)s
+        %(priority)s, %(traceparent)s
     FROM build
     JOIN owned ON owned.workspace_id = build.workspace_id AND owned.claim_strategy = 'provision'
     JOIN template_versions AS version ON version.id = owned.version_id
@@ -145,7 +152,7 @@ news AS (
     RETURNING id
 )
 SELECT
-    EXISTS (SELECT FROM request) AS admitted,
+    EXISTS (SELECT FROM admitted) AS admitted,
     owned.workspace_id,
     owned.template_id,
     owned.preset_id,

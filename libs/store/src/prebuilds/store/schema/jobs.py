@@ -21,7 +21,8 @@ class Job(Base):
         Index("ix_jobs_leases", "lease_expires_at", postgresql_where=text("status IN ('running', 'canceling')")),
         Index("ix_jobs_organization", "organization_id", text("created_at DESC")),
         CheckConstraint("attempt >= 0", name="attempt_not_negative"),
-        CheckConstraint("(lease_id IS NOT NULL) = (status IN ('running', 'canceling'))", name="leased_while_running"),
+        CheckConstraint("status NOT IN ('running', 'canceling') OR lease_id IS NOT NULL", name="leased_while_running"),
+        CheckConstraint("status <> 'pending' OR lease_id IS NULL", name="no_lease_while_pending"),
     )
 
     id: Mapped[NewId]
@@ -35,11 +36,15 @@ class Job(Base):
     status: Mapped[JobStatus] = mapped_column(spelled(JobStatus), server_default=JobStatus.PENDING.value)
     attempt: Mapped[int] = mapped_column(server_default=text("0"))
     lease_id: Mapped[UUID | None]
+    """The lease that holds it, or under which a daemon reported its end: a repeated report is known by it."""
     lease_owner: Mapped[str] = mapped_column(server_default="")
-    """Who holds or last held the lease: key id and the daemon's own name, for people."""
+    """Who holds or last held the lease: names of key and daemon, for people."""
     lease_expires_at: Mapped[datetime | None]
+    """When the lease ends, or ended that was lost last."""
     cancel_requested_at: Mapped[datetime | None]
     error: Mapped[str] = mapped_column(server_default="")
+    traceparent: Mapped[str | None]
+    """The trace in which it was queued; the daemon's work continues it."""
     created_at: Mapped[CreatedAt]
     started_at: Mapped[datetime | None]
     finished_at: Mapped[datetime | None]
