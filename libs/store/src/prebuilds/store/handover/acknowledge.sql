@@ -2,6 +2,8 @@
 UPDATE claims AS c
 SET state = 'acknowledged', outcome = agents.worst, acknowledged_at = clock_timestamp(), ended_at = clock_timestamp()
 FROM workspaces AS w
+JOIN organizations AS o ON o.id = w.organization_id
+JOIN templates AS t ON t.id = w.template_id
 CROSS JOIN LATERAL (
     SELECT
         bool_and(
@@ -20,4 +22,6 @@ WHERE w.id = %(workspace_id)s
     AND c.state = 'handing_over'
     AND c.generation = w.handover_generation
     AND agents.all_ended
-RETURNING c.id AS claim_id, c.outcome
+RETURNING
+    c.id AS claim_id, c.outcome, c.acknowledged_at - c.committed_at AS took, o.name AS organization,
+    t.name AS template, (SELECT p.name FROM presets AS p WHERE p.id = c.preset_id) AS preset

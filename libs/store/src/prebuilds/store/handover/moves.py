@@ -9,6 +9,8 @@ repetition of its cause: a daemon's report is repeated, an agent's report is rep
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import timedelta
 from typing import Final
 
 from prebuilds.domain.agents import AgentState
@@ -20,6 +22,20 @@ from prebuilds.store.sql import SqlFolder
 from prebuilds.store.transactions import Transaction
 
 _queries: Final = SqlFolder("prebuilds.store.handover")
+
+
+@dataclass(frozen=True, slots=True)
+class Acknowledgement:
+    """The end of a handover; the names are those of the pool that the claim took from."""
+
+    claim_id: ClaimId
+    outcome: AgentState
+    """The worst end of a startup among the agents."""
+    took: timedelta
+    """From the claim's commit."""
+    organization: str
+    template: str
+    preset: str
 
 
 async def make_due(tx: Transaction, workspace: LockedWorkspace) -> ClaimId | None:
@@ -53,18 +69,18 @@ async def supersede(tx: Transaction, workspace_ids: Sequence[WorkspaceId], *, re
     await append_many(tx, ended)
 
 
-async def acknowledge(tx: Transaction, workspace: LockedWorkspace) -> AgentState | None:
-    """Acknowledge the claim if by now every agent runs for the new owner; answers the worst end of their startups.
+async def acknowledge(tx: Transaction, workspace: LockedWorkspace) -> Acknowledgement | None:
+    """Acknowledge the claim if by now every agent runs for the new owner; None while that is not so.
 
     Call it in a statement later than the agents' own updates, under the workspace's lock: two agents that finish
     together then count each other.
     """
-    cursor = await tx.run(_queries["acknowledge"], {"workspace_id": workspace.workspace_id})
-    row = await cursor.fetchone()
-    if row is None:
-        return None
-    await append_many(tx, [_event(EventKind.ACKNOWLEDGED, workspace, ClaimId(row[0]))])
-    return AgentState(row[1])
+    acknowledgement = await tx.fetch_one(
+        _queries["acknowledge"], {"workspace_id": workspace.workspace_id}, row=Acknowledgement
+    )
+    if acknowledgement is not None:
+        await append_many(tx, [_event(EventKind.ACKNOWLEDGED, workspace, acknowledgement.claim_id)])
+    return acknowledgement
 
 
 async def _move(tx: Transaction, query: str, parameters: dict[str, object]) -> ClaimId | None:

@@ -1,0 +1,1 @@
+"""What the gateway reads, and what it alone writes of agents."""

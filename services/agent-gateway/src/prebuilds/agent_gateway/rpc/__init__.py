@@ -1,0 +1,1 @@
+"""The edge: requests into values, values into answers."""
