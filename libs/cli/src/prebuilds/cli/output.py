@@ -1,0 +1,86 @@
+"""What commands print: tables for people, JSON for programs."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime
+from enum import StrEnum
+from typing import Annotated, Final, Protocol, TypeVar
+
+import typer
+from google.protobuf.json_format import MessageToDict
+from google.protobuf.message import Message
+from google.protobuf.timestamp_pb2 import Timestamp
+from rich.console import Console
+from rich.table import Table
+
+_MINUTE: Final = 60
+_HOUR: Final = 3600
+_DAY: Final = 86400
+
+
+class Format(StrEnum):
+    """How to print."""
+
+    TABLE = "table"
+    JSON = "json"
+
+
+Output = Annotated[Format, typer.Option("--output", "-o", help="table for people, json for programs.")]
+
+console = Console(highlight=False, soft_wrap=True)
+
+
+Value = TypeVar("Value")
+Value_contra = TypeVar("Value_contra", contravariant=True)
+
+
+class _Enum(Protocol[Value_contra]):
+    """A proto enum."""
+
+    def Name(self, number: Value_contra) -> str: ...  # noqa: N802 - protobuf's name
+
+
+def show_json(message: Message | Iterable[Message]) -> None:
+    """Print a message, or a list of them, with the fields' own names and all that have a default."""
+    if isinstance(message, Message):
+        shown: object = _as_dict(message)
+    else:
+        shown = [_as_dict(each) for each in message]
+    sys.stdout.write(json.dumps(shown, indent=2) + "\n")
+
+
+def json_line(message: Message) -> None:
+    """Print a message on one line, for streams."""
+    sys.stdout.write(json.dumps(_as_dict(message)) + "\n")
+    sys.stdout.flush()
+
+
+def table(headers: Sequence[str], rows: Iterable[Sequence[str]]) -> Table:
+    """Make a table without lines, as `ps` and `kubectl` have it."""
+    made = Table(*(header.upper() for header in headers), box=None, pad_edge=False, header_style="bold")
+    for row in rows:
+        made.add_row(*row)
+    return made
+
+
+def word(enum: _Enum[Value], value: Value, prefix: str) -> str:
+    """Write an enum's value as people read it: WORKSPACE_STATUS_RUNNING -> running."""
+    return enum.Name(value).removeprefix(prefix).lower()
+
+
+def age(moment: Timestamp) -> str:
+    """How long ago: 12s, 5m, 3h, 2d; a dash for a moment that is not set."""
+    if moment.ByteSize() == 0:
+        return "-"
+    seconds = int((datetime.now(UTC) - moment.ToDatetime(UTC)).total_seconds())
+    for unit, letter in ((_DAY, "d"), (_HOUR, "h"), (_MINUTE, "m")):
+        if seconds >= unit:
+            return f"{seconds // unit}{letter}"
+    return f"{max(seconds, 0)}s"
+
+
+def _as_dict(message: Message) -> dict[str, object]:
+    return MessageToDict(message, preserving_proto_field_name=True, always_print_fields_with_no_presence=True)
