@@ -1,7 +1,7 @@
 """The programs of the stack as child processes: started, known to be ready, restarted when they fall, stopped in order.
 
-A program tells that it is ready by writing its addresses to a file; nothing else is asked of it. It runs in a session of
-its own, so that Ctrl-C at the terminal reaches the stack alone, and dies with the stack even when that is killed.
+A program tells that it is ready by writing its addresses to a file; nothing else is asked of it. It runs in a session
+of its own, so that Ctrl-C at the terminal reaches the stack alone, and dies with the stack even when that is killed.
 """
 
 from __future__ import annotations

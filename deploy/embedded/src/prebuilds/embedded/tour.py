@@ -1,0 +1,174 @@
+"""From an empty system to a claimed workspace: organisation, daemon key, template, warm pool, claim, refilled pool."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+import secrets
+from contextlib import AsyncExitStack, aclosing
+from datetime import timedelta
+from pathlib import Path
+from time import monotonic
+from typing import Final, cast
+
+import grpc
+
+from prebuilds.domain.principals import Role
+from prebuilds.embedded.keys import ORGANIZATION, write_secret
+from prebuilds.embedded.stack import HOST_TAG, Stack
+from prebuilds.embedded.steps import Step, Steps
+from prebuilds.sdk.archives import pack_template
+from prebuilds.sdk.client import PrebuildsClient, open_client
+from prebuilds.sdk.errors import PrebuildsError
+from prebuilds.v1 import (
+    admin_pb2,
+    admin_service_pb2,
+    claim_pb2,
+    pool_pb2,
+    pool_service_pb2,
+    template_service_pb2,
+    workspace_pb2,
+    workspace_service_pb2,
+)
+
+OPERATOR: Final = "operator"
+ADMIN: Final = "admin"
+DEVELOPER: Final = "alice"
+PATIENCE: Final = timedelta(seconds=120)
+
+_POLL: Final = 0.1  # seconds
+
+
+class TourError(Exception):
+    """The tour cannot go on; the text says why."""
+
+
+async def take_tour(stack: Stack, steps: Steps, template: Path) -> None:
+    """Bring the stack to the point where people can work, showing each step; what an earlier run did is left alone."""
+    async with AsyncExitStack() as opened:
+
+        async def client_of(token: str) -> PrebuildsClient:
+            return await opened.enter_async_context(
+                open_client(reconciler=stack.grpc["reconciler"], claims=stack.grpc["claims"], token=token)
+            )
+
+        operator = await client_of(stack.keys.issue(OPERATOR, operator=True))
+        admin = await client_of(stack.keys.issue(ADMIN, roles=(Role.OWNER,)))
+        developer = await client_of(stack.keys.issue(DEVELOPER, roles=(Role.MEMBER,)))
+        with steps.step("organization and provisioner daemon"):
+            await _prepare(stack, operator)
+            await stack.start_daemon()
+            _write_client_file(stack)
+        with steps.step("push the template") as step:
+            name = await _push(admin, template, step)
+        with steps.step("pool is warm") as step:
+            await _wait_until_full(admin, name, step)
+        if await _workspaces(developer):
+            return
+        await _claim(stack, developer, name, steps)
+        with steps.step("pool is full again") as step:
+            await _wait_until_full(admin, name, step)
+
+
+async def _prepare(stack: Stack, operator: PrebuildsClient) -> None:
+    organization = admin_pb2.Organization(name=ORGANIZATION)
+    try:
+        await operator.call(
+            operator.admin.CreateOrganization, admin_service_pb2.CreateOrganizationRequest(organization=organization)
+        )
+    except PrebuildsError as error:
+        if error.code is not grpc.StatusCode.ALREADY_EXISTS:
+            raise
+    if not stack.keys.daemon_key_file.exists():
+        # A name of its own: an earlier run may have ended between making the key and writing it down.
+        name = f"{HOST_TAG}-{secrets.token_hex(4)}"
+        key = admin_pb2.ProvisionerKey(name=name, tags={"host": HOST_TAG})
+        created = await operator.call(
+            operator.admin.CreateProvisionerKey,
+            admin_service_pb2.CreateProvisionerKeyRequest(organization=ORGANIZATION, provisioner_key=key),
+        )
+        write_secret(stack.keys.daemon_key_file, created.secret)
+
+
+async def _push(admin: PrebuildsClient, folder: Path, step: Step) -> str:
+    digest = hashlib.sha256(await asyncio.to_thread(pack_template, folder)).hexdigest()
+    for template in (
+        await admin.call(
+            admin.templates.ListTemplates, template_service_pb2.ListTemplatesRequest(organization=ORGANIZATION)
+        )
+    ).templates:
+        if not template.active_version_id:
+            continue
+        active = await admin.call(
+            admin.templates.GetTemplateVersion,
+            template_service_pb2.GetTemplateVersionRequest(id=template.active_version_id),
+        )
+        if active.version.archive_sha256 == digest:
+            step.result = f"{template.name} {active.version.name} is there already"
+            return template.name
+    pushed = await admin.push_template(folder, ORGANIZATION, activate=True)
+    step.result = f"{pushed.template.name} {pushed.version.name}"
+    return pushed.template.name
+
+
+async def _wait_until_full(admin: PrebuildsClient, template: str, step: Step) -> None:
+    deadline = monotonic() + PATIENCE.total_seconds()
+    while True:
+        pool = await _pool(admin, template)
+        if pool is not None:
+            step.tell(f"{pool.counts.eligible} of {pool.target.instances} ready, {pool.counts.starting} starting")
+            if pool.counts.eligible >= pool.target.instances:
+                step.result = f"{pool.counts.eligible} ready"
+                return
+            if pool.counts.failed > pool.target.instances:
+                raise TourError(
+                    "prebuilds fail: see `prebuilds workspaces list --filter is_prebuild=true` and the logs"
+                )
+        if monotonic() > deadline:
+            raise TourError(f"the pool was not full within {PATIENCE.seconds} s: see the logs")
+        await asyncio.sleep(_POLL)
+
+
+async def _pool(admin: PrebuildsClient, template: str) -> pool_pb2.Pool | None:
+    listed = await admin.call(admin.pools.ListPools, pool_service_pb2.ListPoolsRequest(organization=ORGANIZATION))
+    return next((pool for pool in listed.pools if pool.template_name == template and pool.active), None)
+
+
+async def _workspaces(developer: PrebuildsClient) -> list[workspace_pb2.Workspace]:
+    request = workspace_service_pb2.ListWorkspacesRequest(organization=ORGANIZATION, filter="owner=me")
+    return list((await developer.call(developer.workspaces.ListWorkspaces, request)).workspaces)
+
+
+async def _claim(stack: Stack, developer: PrebuildsClient, template: str, steps: Steps) -> None:
+    with steps.step(f"{DEVELOPER} asks for a workspace") as step:
+        created = await developer.create_workspace(ORGANIZATION, template)
+        if created.outcome != claim_pb2.CREATION_OUTCOME_HIT:
+            raise TourError("the pool was full, and yet no prebuild was claimed")
+        step.result = f"{created.workspace.name}, claimed"
+    with steps.step("the agent reinitializes for her") as step:
+        async with (
+            asyncio.timeout(PATIENCE.total_seconds()),
+            aclosing(developer.watch_workspace(created.workspace.id)) as states,
+        ):
+            async for state in states:
+                step.tell(claim_pb2.ClaimState.Name(state.claim.state).removeprefix("CLAIM_STATE_").lower())
+        step.result = _what_the_agent_says(stack, created.workspace.id)
+
+
+def _what_the_agent_says(stack: Stack, workspace_id: str) -> str:
+    for file in sorted((stack.state.workspaces / "workspaces" / workspace_id).rglob("agent.json")):
+        said = cast("dict[str, object]", json.loads(file.read_text()))
+        return f"agent {said.get('state')}: owner {said.get('owner')}, generation {said.get('generation')}"
+    raise TourError(f"no agent of workspace {workspace_id} has written its state")
+
+
+def _write_client_file(stack: Stack) -> None:
+    token_file = stack.keys.token_file(ADMIN).relative_to(stack.state.path)
+    lines = {
+        "organization": ORGANIZATION,
+        "reconciler": stack.grpc["reconciler"],
+        "claims": stack.grpc["claims"],
+        "token_file": str(token_file),
+    }
+    stack.state.client_file.write_text("".join(f"{name} = {json.dumps(value)}\n" for name, value in lines.items()))
