@@ -31,6 +31,8 @@ from prebuilds.domain.ids import (
 from prebuilds.domain.pools import PoolEventKind, PrebuildState
 from prebuilds.store.handover.moves import fail, make_due
 from prebuilds.store.outbox.writer import Event, append_many
+from prebuilds.store.pool.connections import refresh_connections
+from prebuilds.store.pool.deaths import fail_dead_prebuilds
 from prebuilds.store.pool.endings import end_build_of_prebuild, remove_workspaces
 from prebuilds.store.pool.locks import LockedWorkspace, lock_prebuild_and_workspace
 from prebuilds.store.pool.readiness import refresh_readiness
@@ -153,6 +155,9 @@ async def _end_other_build(tx: Transaction, job: LockedJob, result: BuildResult)
     )
     if pool is None:
         return
+    # An agent may have failed its startup, or have been retired, before its build completed.
+    await fail_dead_prebuilds(tx, [job.workspace_id])
+    await refresh_connections(tx, [job.workspace_id])
     await refresh_readiness(tx, [job.workspace_id])
     if state is PrebuildState.FAILED:
         failed = PoolEvent(
