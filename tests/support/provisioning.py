@@ -134,6 +134,7 @@ class Tenant:
                     preset_id=self.pool.preset_id,
                     owner_id=self.person_id,
                     owner_name=self.person_name,
+                    initiator_id=self.person_id,
                     name=name,
                     actor=Actor(f"person:{self.person_id}", self.person_name),
                     method="CreateWorkspace",
@@ -178,47 +179,40 @@ async def make_tenant(
     template_id, version_id, preset_id = TemplateId(uuid4()), VersionId(uuid4()), PresetId(uuid4())
     person_name = f"alice-of-{name}"
     async with database.transaction("make tenant") as tx:
-        for table, values in (
-            (schema.Organization, {"id": organization_id, "name": name}),
-            (schema.User, {"id": person_id, "issuer": "test", "subject": person_name, "name": person_name}),
-            (
-                schema.Template,
-                {
-                    "id": template_id,
-                    "organization_id": organization_id,
-                    "name": "python-dev",
-                    "claim_strategy": strategy,
-                },
-            ),
-            (
-                schema.TemplateVersion,
-                {
-                    "id": version_id,
-                    "organization_id": organization_id,
-                    "template_id": template_id,
-                    "number": 1,
-                    "name": "v1",
-                    "backend": backend,
-                    "agents": list(agents),
-                    "manifest": {},
-                    "source_archive": archive,
-                    "created_by": person_id,
-                },
-            ),
-            (
-                schema.Preset,
-                {
-                    "id": preset_id,
-                    "organization_id": organization_id,
-                    "template_id": template_id,
-                    "version_id": version_id,
-                    "name": "small",
-                    "is_default": True,
-                    "desired_instances": 3,
-                },
-            ),
-        ):
-            await tx.execute(insert(table).values(**values))
+        await tx.execute(insert(schema.Organization).values(id=organization_id, name=name))
+        await tx.execute(
+            insert(schema.User).values(id=person_id, issuer="test", subject=person_name, name=person_name)
+        )
+        await tx.execute(
+            insert(schema.Template).values(
+                id=template_id, organization_id=organization_id, name="python-dev", claim_strategy=strategy
+            )
+        )
+        await tx.execute(
+            insert(schema.TemplateVersion).values(
+                id=version_id,
+                organization_id=organization_id,
+                template_id=template_id,
+                number=1,
+                name="v1",
+                backend=backend,
+                agents=list(agents),
+                manifest={},
+                source_archive=archive,
+                created_by=person_id,
+            )
+        )
+        await tx.execute(
+            insert(schema.Preset).values(
+                id=preset_id,
+                organization_id=organization_id,
+                template_id=template_id,
+                version_id=version_id,
+                name="small",
+                is_default=True,
+                desired_instances=3,
+            )
+        )
         await tx.run(
             b"UPDATE templates SET active_version_id = %(v)s WHERE id = %(t)s", {"v": version_id, "t": template_id}
         )

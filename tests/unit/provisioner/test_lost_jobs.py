@@ -54,7 +54,7 @@ def test_a_held_job_is_left_alone() -> None:
     assert what_becomes_of(HELD, PATIENCE, NOW) == LeaveAlone()
 
 
-@pytest.mark.parametrize(("attempt", "expected"), [(1, PutBack), (2, PutBack), (3, GiveUp)])
+@pytest.mark.parametrize("attempt, expected", [(1, PutBack), (2, PutBack), (3, GiveUp)])
 def test_a_lost_job_is_tried_three_times(attempt: int, expected: type[object]) -> None:
     assert isinstance(what_becomes_of(replace(LOST, attempt=attempt), PATIENCE, NOW), expected)
 

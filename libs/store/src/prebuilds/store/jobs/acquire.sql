@@ -14,7 +14,7 @@ UPDATE jobs AS j
 SET status = 'running',
     attempt = j.attempt + 1,
     lease_id = %(lease_id)s,
-    lease_owner = %(lease_owner)s,
+    lease_owner = coalesce((SELECT name FROM provisioner_keys WHERE id = %(key_id)s), '') || '/' || %(daemon)s::text,
     lease_expires_at = clock_timestamp() + %(lease_for)s::interval,
     started_at = coalesce(j.started_at, clock_timestamp())
 FROM next

@@ -23,7 +23,7 @@ from psycopg.types.json import Jsonb
 
 from prebuilds.domain.builds import BackendKind, LogLevel
 from prebuilds.domain.events import EventKind
-from prebuilds.domain.ids import BuildId, JobId, OrganizationId, WorkspaceId
+from prebuilds.domain.ids import BuildId, JobId, OrganizationId, ProvisionerKeyId, WorkspaceId
 from prebuilds.domain.refusals import Reason, Refusal
 from prebuilds.store.jobs.finishing import LockedJob, build_changed
 from prebuilds.store.outbox.writer import Event, append_many
@@ -40,6 +40,7 @@ _queries: Final = SqlFolder("prebuilds.store.jobs")
 class Reach:
     """What the key of a daemon reaches: None for the organisation is all of them."""
 
+    key_id: ProvisionerKeyId
     organization_id: OrganizationId | None
     tags: Mapping[str, str]
 
@@ -87,13 +88,15 @@ async def acquire(
     reach: Reach,
     *,
     backends: Collection[BackendKind],
-    owner: str,
+    daemon: str,
     lease_for: timedelta,
     token_key_id: str,
+    known_key_ids: Collection[str],
 ) -> Lease | None:
-    """Lease the next job within reach; None where there is none. `owner` is for people.
+    """Lease the next job within reach; None where there is none. `daemon` is a name for people.
 
-    Locks the job, then those of the workspace's agents that have no token key yet: they get `token_key_id`, the newest.
+    Locks the job, then those of the workspace's agents that have no token key, or none of `known_key_ids`: they get
+    `token_key_id`, the newest.
     """
     lease = await tx.fetch_one(
         _queries["acquire"],
@@ -102,14 +105,18 @@ async def acquire(
             "tags": Jsonb(dict(reach.tags)),
             "organization_id": reach.organization_id,
             "lease_id": uuid4(),
-            "lease_owner": owner,
+            "key_id": reach.key_id,
+            "daemon": daemon,
             "lease_for": lease_for,
         },
         row=Lease,
     )
     if lease is None:
         return None
-    await tx.run(_queries["sign_agents"], {"workspace_id": lease.workspace_id, "key_id": token_key_id})
+    await tx.run(
+        _queries["sign_agents"],
+        {"workspace_id": lease.workspace_id, "key_id": token_key_id, "known_key_ids": list(known_key_ids)},
+    )
     payload = {"workspace_id": str(lease.workspace_id), "build_id": str(lease.build_id)}
     await append_many(tx, [Event(EventKind.BUILD_CHANGED, lease.workspace_id, lease.organization_id, payload)])
     return lease

@@ -1,8 +1,10 @@
--- Name the key that signs the tokens of a workspace's agents where none does yet: those of an epoch whose job is first acquired.
+-- Name the key that signs the tokens of a workspace's agents where none does yet (an epoch whose job is first acquired) or one that is known no more.
 WITH unsigned AS (
     SELECT id
     FROM agents
-    WHERE workspace_id = %(workspace_id)s AND token_key_id IS NULL AND NOT retired
+    WHERE workspace_id = %(workspace_id)s
+        AND NOT retired
+        AND (token_key_id IS NULL OR token_key_id <> ALL(%(known_key_ids)s))
     ORDER BY id
     FOR NO KEY UPDATE
 )
