@@ -1,0 +1,1 @@
+"""Who is calling: tokens, the keys they are checked with, and what a service shows of itself to others."""
