@@ -2,4 +2,9 @@
 
 from __future__ import annotations
 
-pytest_plugins: list[str] = ["tests.support.nats", "tests.support.postgres"]
+pytest_plugins: list[str] = [
+    "tests.support.gateway",
+    "tests.support.nats",
+    "tests.support.postgres",
+    "tests.support.provisioning",
+]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 from collections.abc import AsyncGenerator, Callable, Generator
 from contextvars import ContextVar
@@ -111,9 +112,13 @@ class Connections:
         return connection
 
     async def give_back(self, connection: PooledConnection) -> None:
-        """Give it back, idle or broken. Neither waits for anything, so no cancellation can lose it on the way."""
+        """Give it back, idle or broken.
+
+        Shielded: in a full pool `putconn` waits for the one it hands the connection to, and a cancellation at that
+        moment would lose the connection for good (seen under load: after some seconds none was left).
+        """
         connection.held = False
-        await self._pool.putconn(connection)
+        await asyncio.shield(asyncio.ensure_future(self._pool.putconn(connection)))
 
     def discard(self, connection: PooledConnection) -> None:
         """Close it at once, whatever it is doing; its pool replaces it when it is given back."""

@@ -8,7 +8,7 @@ from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any, Final, TypeAlias, TypeVar, TypeVarTuple, overload
+from typing import TYPE_CHECKING, Any, Final, TypeAlias, TypeVar, TypeVarTuple, cast, overload
 
 import psycopg
 from psycopg import AsyncCursor, errors
@@ -237,9 +237,9 @@ class Transaction:
         assert not self._ended, "a transaction goes on after its end"  # noqa: S101 - a mistake of this program
         self._ended = last
         connection = self._connection
-        cursor = connection.cursor(row_factory=factory)
         alone = last and not self._begun and self._terms == _PLAIN
         if alone or (self._begun and not last):
+            cursor = connection.cursor(row_factory=factory)
             await cursor.execute(query, params)
             return cursor
         preamble = () if self._begun else self._terms.preamble()
@@ -247,9 +247,12 @@ class Transaction:
         async with connection.pipeline():
             for statement in preamble:
                 await connection.execute(statement, prepare=False)
-            await cursor.execute(query, params)
+            plain = await connection.execute(query, params)
             if last:
                 await connection.execute(b"COMMIT", prepare=False)
+        # Only now: what a row factory raises in the midst of a pipeline leaves results in it that nobody collects.
+        cursor = cast("AsyncCursor[T]", plain)
+        cursor.row_factory = factory
         return cursor
 
     async def _begin(self) -> None:
