@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import select
 import signal
 import subprocess
 import sys
@@ -51,8 +50,6 @@ def start(*argv: str) -> subprocess.Popen[str]:
 def line_of(process: subprocess.Popen[str], event: str) -> dict[str, str]:
     assert process.stderr is not None
     while True:
-        ready, _, _ = select.select([process.stderr], [], [], 30)
-        assert ready, f"nothing said within 30 s while waiting for {event!r}"
         line = process.stderr.readline()
         assert line, f"ended without saying {event!r}"
         said = json.loads(line)
