@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from typing import Final
@@ -40,7 +40,8 @@ class Stack:
     """Address of each service."""
     metrics: Mapping[str, str]
     """Address of each service's Prometheus endpoint."""
-    supervisors: Mapping[str, Supervisor]
+    supervisors: dict[str, Supervisor]
+    """What keeps each program running, by its name."""
     postgres: EmbeddedPostgres
     nats: EmbeddedNats
     _opened: AsyncExitStack
@@ -53,7 +54,7 @@ class Stack:
             "PREBUILDS_STATE_ROOT": str(self.state.workspaces),
             "PREBUILDS_HOST_ID": HOST_TAG,
         }
-        supervisor = Supervisor(_program(self.state, DAEMON, environment))
+        supervisor = self.supervisors[DAEMON] = Supervisor(_program(self.state, DAEMON, environment))
         self._opened.push_async_callback(supervisor.stop)
         await supervisor.start()
 
@@ -85,9 +86,9 @@ async def open_stack(state: StateFolder, steps: Steps) -> AsyncGenerator[Stack]:
                 name: Supervisor(_program(state, name, _service_environment(name, state, keys, postgres, ports)))
                 for name in SERVICES
             }
-            opened.push_async_callback(_stop_all, supervisors)
+            opened.push_async_callback(_stop_all, list(supervisors.values()))
             addresses = await asyncio.gather(*(supervisor.start() for supervisor in supervisors.values()))
-            known = dict(zip(supervisors, addresses, strict=True))
+            known = dict(zip(SERVICES, addresses, strict=True))
             step.result = ", ".join(known)
         yield Stack(
             state=state,
@@ -101,8 +102,8 @@ async def open_stack(state: StateFolder, steps: Steps) -> AsyncGenerator[Stack]:
         )
 
 
-async def _stop_all(supervisors: Mapping[str, Supervisor]) -> None:
-    await asyncio.gather(*(supervisor.stop() for supervisor in supervisors.values()))
+async def _stop_all(supervisors: Sequence[Supervisor]) -> None:
+    await asyncio.gather(*(supervisor.stop() for supervisor in supervisors))
 
 
 def _service_environment(

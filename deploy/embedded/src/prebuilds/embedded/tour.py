@@ -53,12 +53,10 @@ async def take_tour(stack: Stack, steps: Steps, template: Path) -> None:
                 open_client(reconciler=stack.grpc["reconciler"], claims=stack.grpc["claims"], token=token)
             )
 
-        operator = await client_of(stack.keys.issue(OPERATOR, operator=True))
         admin = await client_of(stack.keys.issue(ADMIN, roles=(Role.OWNER,)))
         developer = await client_of(stack.keys.issue(DEVELOPER, roles=(Role.MEMBER,)))
         with steps.step("organization and provisioner daemon"):
-            await _prepare(stack, operator)
-            await stack.start_daemon()
+            await prepare(stack)
             _write_client_file(stack)
         with steps.step("push the template") as step:
             name = await _push(admin, template, step)
@@ -71,7 +69,15 @@ async def take_tour(stack: Stack, steps: Steps, template: Path) -> None:
             await _wait_until_full(admin, name, step)
 
 
-async def _prepare(stack: Stack, operator: PrebuildsClient) -> None:
+async def prepare(stack: Stack) -> None:
+    """Make the organization and the daemon's key, if they are missing, and start the daemon."""
+    token = stack.keys.issue(OPERATOR, operator=True)
+    async with open_client(reconciler=stack.grpc["reconciler"], claims=stack.grpc["claims"], token=token) as operator:
+        await _make_organization_and_key(stack, operator)
+    await stack.start_daemon()
+
+
+async def _make_organization_and_key(stack: Stack, operator: PrebuildsClient) -> None:
     organization = admin_pb2.Organization(name=ORGANIZATION)
     try:
         await operator.call(
