@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 pytest_plugins: list[str] = [
+    "tests.support.claims",
     "tests.support.gateway",
     "tests.support.nats",
     "tests.support.postgres",
     "tests.support.provisioning",
+    "tests.support.reconciling",
+    "tests.support.stack",
 ]

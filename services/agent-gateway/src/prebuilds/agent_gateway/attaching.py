@@ -187,7 +187,7 @@ class Attaching:
             case Revoked():
                 stream.end(Refusal(Reason.TOKEN_REVOKED, "this agent's token is revoked"))
             case Stale():
-                stream.end(Refusal(Reason.STALE_INCARNATION, "another incarnation of this agent has begun"))
+                stream.end(_stale())
             case NeverAPrebuild():
                 stream.end(Refusal(Reason.NOT_A_PREBUILD, "this workspace never was a prebuild: nothing will follow"))
             case Finished():
@@ -215,7 +215,7 @@ class Attaching:
         """Hold a stream unless a later one of its agent is held, here or elsewhere; whether it goes on."""
         replaced = self._streams.place(stream, stored.workspace_id)
         if replaced is not None:
-            replaced.end(_replaced())
+            replaced.end(_replaced() if replaced.incarnation == stored.incarnation else _stale())
         if stored.attempt > stream.attempt:
             stream.end(_replaced())
         if stream.is_over:
@@ -271,6 +271,10 @@ def _send(stream: HeldStream, stored: StoredStanding, generation: int, tracepare
         incarnation=stored.incarnation,
     )
     return True
+
+
+def _stale() -> Refusal:
+    return Refusal(Reason.STALE_INCARNATION, "another incarnation of this agent has begun")
 
 
 def _replaced() -> Refusal:

@@ -36,7 +36,7 @@ class StoredAgent:
     @property
     def credentials(self) -> Credentials:
         """What its token is checked against."""
-        return Credentials(self.token_key_id, self.token_epoch, self.retired, self.deleted)
+        return Credentials(self.agent_id, self.token_key_id, self.token_epoch, self.retired, self.deleted)
 
     @property
     def beginning(self) -> Beginning:

@@ -43,7 +43,7 @@ class StoredStanding:
     @property
     def credentials(self) -> Credentials:
         """What the agent's token is checked against."""
-        return Credentials(self.token_key_id, self.token_epoch, self.retired, self.deleted)
+        return Credentials(self.agent_id, self.token_key_id, self.token_epoch, self.retired, self.deleted)
 
     @property
     def is_prebuild(self) -> bool:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from prebuilds.domain.agents import AgentToken
+from prebuilds.domain.ids import AgentId
 from prebuilds.domain.refusals import Reason
 
 EARLIER_EPOCHS: Final = 16
@@ -17,6 +18,7 @@ EARLIER_EPOCHS: Final = 16
 class Credentials:
     """What Postgres has of an agent's token."""
 
+    agent_id: AgentId
     key_id: str | None
     """Null until a job of this epoch is first acquired: no token of it exists yet."""
     epoch: int
@@ -32,7 +34,7 @@ def objection_to(token: str, stored: Credentials, keys: Mapping[str, bytes]) -> 
     2. It is of an earlier epoch, or the agent is retired, or the workspace deleted: `TOKEN_REVOKED`.
     """
     parsed = AgentToken.parse(token)
-    if parsed is None:
+    if parsed is None or parsed.agent_id != stored.agent_id:
         return Reason.CREDENTIALS_INVALID
     if stored.key_id is not None and parsed.verify(keys, stored.key_id, stored.epoch):
         return Reason.TOKEN_REVOKED if stored.retired or stored.deleted else None
