@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import cast
-from uuid import UUID
 
 from sqlalchemy import func, select
 from sqlalchemy.dialects.postgresql import insert
@@ -79,12 +78,12 @@ async def _stored_roles(tx: Transaction, user_id: UserId) -> dict[OrganizationId
         .where(OrganizationMember.user_id == user_id, Organization.deleted.is_(False))
     )
     rows = await tx.execute(statement)
-    return {OrganizationId(id_): frozenset(Role(role) for role in roles) for id_, roles in rows.tuples()}
+    return {OrganizationId(id_): frozenset(Role(role) for role in roles) for id_, roles in rows}
 
 
 async def _organizations_by_name(tx: Transaction, names: Sequence[str]) -> list[tuple[str, OrganizationId]]:
     statement = select(Organization.name, Organization.id).where(
         Organization.name.in_(names), Organization.deleted.is_(False)
     )
-    rows: Sequence[tuple[str, UUID]] = (await tx.execute(statement)).tuples().all()
+    rows = (await tx.execute(statement)).all()
     return [(name, OrganizationId(id_)) for name, id_ in rows]

@@ -31,6 +31,8 @@ from prebuilds.store.sql import SqlFolder
 from prebuilds.store.transactions import Transaction
 
 _queries: Final = SqlFolder("prebuilds.store.pool")
+_PASSING_OVER: Final = _queries["claim"]
+_WAITING: Final = _PASSING_OVER.replace(b"FOR UPDATE OF p SKIP LOCKED", b"FOR UPDATE OF p")
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,15 +43,19 @@ class ClaimOrder:
     preset_id: PresetId
     owner_id: UserId
     owner_name: str
+    initiator_id: UserId
     name: str
     actor: Actor
     method: str
     request_id: str
+    """Empty: the request is not put on record."""
     fingerprint: bytes
     requested_at: datetime
     build_id: BuildId
     parameters: Mapping[str, str]
+    """What the owner chose beyond the preset's values."""
     ttl: timedelta | None
+    """How long it runs before it is stopped; None: for ever."""
     autostart: str
 
 
@@ -85,12 +91,15 @@ class _Row:
     at: datetime
 
 
-async def claim(tx: Transaction, order: ClaimOrder) -> Claimed | NothingEligible | NotAdmitted:
-    """Claim by one statement (behaviour section 6), which first puts the request on record.
+async def claim(
+    tx: Transaction, order: ClaimOrder, *, wait_for_locks: bool = False
+) -> Claimed | NothingEligible | NotAdmitted:
+    """Claim by one statement (behaviour section 6), which first puts the request on record, if it has an id.
 
-    Locks requests, prebuilds (passing over locked rows), workspaces, and inserts builds, jobs, claims, pool events,
-    audit and outbox. Raises Refusal NAME_TAKEN when the owner has a workspace of this name; the transaction is then
-    to be rolled back, which puts the prebuild back into its pool.
+    Locks requests, prebuilds (passing over locked rows, or waiting for them), workspaces, and inserts builds, jobs,
+    claims, pool events, audit and outbox. Raises Refusal NAME_TAKEN when the owner has a workspace of this name; the
+    transaction is then to be rolled back, which puts the prebuild back into its pool. Eligible is what is so at this
+    statement's snapshot, so call it first in its transaction.
     """
     claim_id, job_id = ClaimId(uuid4()), JobId(uuid4())
     claimed_event, second_event = uuid4(), uuid4()
@@ -100,6 +109,7 @@ async def claim(tx: Transaction, order: ClaimOrder) -> Claimed | NothingEligible
         "preset_id": order.preset_id,
         "owner_id": order.owner_id,
         "owner_name": order.owner_name,
+        "initiator_id": order.initiator_id,
         "name": order.name,
         "principal": order.actor.principal,
         "principal_name": order.actor.name,
@@ -119,7 +129,7 @@ async def claim(tx: Transaction, order: ClaimOrder) -> Claimed | NothingEligible
         "traceparent": traceparent,
     }
     try:
-        row = await tx.fetch_one(_queries["claim"], parameters, row=_Row)
+        row = await tx.fetch_one(_WAITING if wait_for_locks else _PASSING_OVER, parameters, row=_Row)
     except UniqueViolation as violation:
         if violation.diag.constraint_name != "uq_workspaces_name_live":
             raise

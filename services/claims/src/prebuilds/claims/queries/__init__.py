@@ -1,0 +1,1 @@
+"""What the claims service reads, and the workspaces that it alone writes."""
