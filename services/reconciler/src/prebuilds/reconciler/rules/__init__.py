@@ -1,0 +1,1 @@
+"""Pure decisions of the reconciler; the moment is always an argument."""

@@ -1,0 +1,128 @@
+"""Schedules of a pool: which one holds at a moment, and when that changes next (behaviour section 2).
+
+A pool's schedules are compiled once; a `Timetable` answers for any moment. Whole hours of the zone's wall clock are the
+grain: an hour that happens twice in autumn counts twice, one that is skipped in spring does not happen.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, time, timedelta
+from itertools import combinations
+from typing import Final
+from zoneinfo import ZoneInfo
+
+from prebuilds.reconciler.rules.cron import Cron, CronError, parse_range
+
+_HOURS: Final = range(24)
+_DAY: Final = timedelta(days=1)
+_MINUTE: Final = timedelta(minutes=1)
+_HORIZON_DAYS: Final = 3000
+"""How far the next change is looked for: longer than the eight years that can lie between two 29 Februaries."""
+
+
+class ScheduleError(ValueError):
+    """Schedules that cannot be followed; the text says why, for people."""
+
+
+@dataclass(frozen=True, slots=True)
+class Schedule:
+    """A range in which a pool wants another number of prebuilds, as it is stored."""
+
+    cron: str
+    instances: int
+
+
+@dataclass(frozen=True, slots=True)
+class Timetable:
+    """Compiled schedules of one pool, in one zone; no two of them overlap."""
+
+    zone: ZoneInfo
+    entries: tuple[tuple[Cron, int], ...]
+
+    def index_at(self, now: datetime) -> int | None:
+        """Which schedule's range contains the moment; None where none does."""
+        local = now.astimezone(self.zone)
+        return self._index_in(local.date(), local.hour)
+
+    def next_change(self, now: datetime) -> datetime | None:
+        """When another schedule than the present one, or none, begins to hold; None where nothing ever changes."""
+        present = self.index_at(now)
+        # A zone can be a day ahead of or behind the moment's own date.
+        first = now.astimezone(self.zone).date() - _DAY
+        for ahead in range(_HORIZON_DAYS):
+            day = first + ahead * _DAY
+            hours = {self._index_in(day, hour) for hour in _HOURS}
+            if hours == {present}:
+                continue
+            for moment in _edges(day, self.zone):
+                if moment > now and self.index_at(moment) != present:
+                    return moment
+        return None
+
+    def _index_in(self, day: date, hour: int) -> int | None:
+        weekday = day.isoweekday() % 7
+        for index, (cron, _) in enumerate(self.entries):
+            if hour in cron.hours and cron.holds_on(month=day.month, day=day.day, weekday=weekday):
+                return index
+        return None
+
+
+def compile_timetable(timezone: str, schedules: Sequence[Schedule]) -> Timetable:
+    """Compile schedules; ScheduleError for an unknown zone, an expression that cannot be read, or an overlap."""
+    zone = find_zone(timezone)
+    try:
+        entries = tuple((parse_range(schedule.cron), schedule.instances) for schedule in schedules)
+    except CronError as error:
+        raise ScheduleError(str(error)) from error
+    pairs = overlapping([cron for cron, _ in entries])
+    if pairs:
+        first, second = pairs[0]
+        raise ScheduleError(f"schedules {first} and {second} overlap")
+    return Timetable(zone, entries)
+
+
+def find_zone(timezone: str) -> ZoneInfo:
+    """The IANA zone of that name; ScheduleError where there is none."""
+    try:
+        # The name's form is checked first: ZoneInfo takes it for a path.
+        if timezone and all(part.strip(".") for part in timezone.split("/")):
+            return ZoneInfo(timezone)
+    except (LookupError, ValueError, OSError):
+        pass
+    raise ScheduleError(f"{timezone!r} is not an IANA time zone")
+
+
+def overlapping(crons: Sequence[Cron]) -> list[tuple[int, int]]:
+    """The pairs of positions whose ranges have a minute in common."""
+    return [
+        (first, second) for (first, one), (second, other) in combinations(enumerate(crons), 2) if one.overlaps(other)
+    ]
+
+
+def _edges(day: date, zone: ZoneInfo) -> Iterator[datetime]:
+    """Every moment of that day at which the wall clock's hour can change: whole hours, and changes of the offset."""
+    moments = {datetime.combine(day, time(hour, fold=fold), zone).astimezone(UTC) for hour in _HOURS for fold in (0, 1)}
+    begin, end = min(moments), max(moments) + timedelta(hours=1)
+    moments.update(_offset_changes(begin, end, zone))
+    return iter(sorted(moments))
+
+
+def _offset_changes(begin: datetime, end: datetime, zone: ZoneInfo) -> Iterator[datetime]:
+    """The minute at which the zone's offset changes within a day; a day has at most one such change."""
+
+    def offset(moment: datetime) -> timedelta | None:
+        return moment.astimezone(zone).utcoffset()
+
+    before = offset(begin)
+    if offset(end) == before:
+        return
+    low, high = 0, int((end - begin) / _MINUTE)
+    while high - low > 1:
+        middle = (low + high) // 2
+        if offset(begin + middle * _MINUTE) == before:
+            low = middle
+        else:
+            high = middle
+    yield begin + high * _MINUTE

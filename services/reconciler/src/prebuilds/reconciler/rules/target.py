@@ -1,0 +1,77 @@
+"""How many prebuilds a pool should have at a moment, and where that comes from (behaviour section 2)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+
+from prebuilds.reconciler.rules.schedule import Schedule, ScheduleError, Timetable, compile_timetable
+
+
+class TargetSource(StrEnum):
+    """Where a target comes from."""
+
+    INSTANCES = "instances"
+    SCHEDULE = "schedule"
+    INACTIVE = "inactive"
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """How many prebuilds are wanted at a moment, and why."""
+
+    instances: int
+    source: TargetSource
+    schedule_index: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class NextChange:
+    """When a target changes by itself, and to what."""
+
+    at: datetime
+    instances: int
+
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """What a preset asks for, compiled once: its number, its timetable, or why that cannot be followed."""
+
+    instances: int
+    timetable: Timetable | None = None
+    error: str = ""
+    """What is wrong with stored schedules that should not exist; `instances` count then."""
+
+
+def compile_wish(instances: int | None, timezone: str, schedules: Sequence[Schedule]) -> Wish:
+    """Compile what a preset asks for; a preset that asks for no pool wants none."""
+    wanted = instances or 0
+    if not schedules:
+        return Wish(wanted)
+    try:
+        return Wish(wanted, compile_timetable(timezone, schedules))
+    except ScheduleError as error:
+        return Wish(wanted, error=str(error))
+
+
+def target_at(wish: Wish, now: datetime, *, is_active: bool) -> Target:
+    """What is wanted at that moment, in this order: inactive 0; the schedule that holds; `instances`."""
+    if not is_active:
+        return Target(0, TargetSource.INACTIVE)
+    if wish.timetable is not None:
+        index = wish.timetable.index_at(now)
+        if index is not None:
+            return Target(wish.timetable.entries[index][1], TargetSource.SCHEDULE, index)
+    return Target(wish.instances, TargetSource.INSTANCES)
+
+
+def next_change_after(wish: Wish, now: datetime, *, is_active: bool) -> NextChange | None:
+    """When another number or another source holds; None where nothing changes by itself."""
+    if not is_active or wish.timetable is None:
+        return None
+    at = wish.timetable.next_change(now)
+    if at is None:
+        return None
+    return NextChange(at, target_at(wish, at, is_active=True).instances)
