@@ -6,13 +6,23 @@ import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 from prebuilds.domain.builds import BuildReason, Transition
-from prebuilds.domain.ids import SYSTEM_USER_ID, OrganizationId, PresetId, TemplateId, VersionId, WorkspaceId
+from prebuilds.domain.events import EventKind
+from prebuilds.domain.ids import (
+    SYSTEM_USER_ID,
+    BuildId,
+    OrganizationId,
+    PresetId,
+    TemplateId,
+    VersionId,
+    WorkspaceId,
+)
 from prebuilds.domain.names import PREBUILD_NAME_BYTES, prebuild_name
 from prebuilds.domain.pools import PoolEventKind
 from prebuilds.store.jobs.queueing import BuildOrder, QueuedBuild, queue_builds
+from prebuilds.store.outbox.writer import Event, append_many
 from prebuilds.store.pool.locks import lock_prebuilds, lock_workspaces
 from prebuilds.store.pool_events import PoolEvent, record_pool_events
 from prebuilds.store.sql import SqlFolder
@@ -82,6 +92,38 @@ async def mark_deleting(
         tx,
         [BuildOrder(workspace_id, Transition.DELETE, BuildReason.PREBUILD, SYSTEM_USER_ID) for workspace_id in marked],
     )
+
+
+async def cancel_pending(tx: Transaction, pool: PoolKey, *, reason: str) -> Sequence[WorkspaceId]:
+    """Cancel the first starts of an inactive preset that no daemon has taken, and remove their workspaces.
+
+    Nothing was built, so no daemon is needed. Locks pool rows, workspaces, builds, jobs by id; a job that a daemon
+    takes meanwhile goes on, and so does everything of a preset that became active meanwhile (behaviour section 5).
+    """
+    found = await tx.fetch_all(_queries["find_pending"], {"preset_id": pool.preset_id}, row=UUID)
+    unclaimed = await lock_prebuilds(tx, [WorkspaceId(each) for each in found])
+    if not unclaimed:
+        return ()
+    await lock_workspaces(tx, sorted(unclaimed))
+    cursor = await tx.run(_queries["cancel_pending"], {"workspace_ids": sorted(unclaimed), "reason": reason})
+    canceled = {WorkspaceId(workspace_id): BuildId(build_id) for workspace_id, build_id in await cursor.fetchall()}
+    await tx.run(_queries["remove"], {"workspace_ids": sorted(canceled)})
+    await record_pool_events(
+        tx, [_event(pool, PoolEventKind.CANCELED, reason, workspace_id) for workspace_id in canceled]
+    )
+    await append_many(
+        tx,
+        [
+            Event(
+                EventKind.BUILD_CHANGED,
+                workspace_id,
+                pool.organization_id,
+                {"workspace_id": str(workspace_id), "build_id": str(build_id), "preset_id": str(pool.preset_id)},
+            )
+            for workspace_id, build_id in canceled.items()
+        ],
+    )
+    return tuple(canceled)
 
 
 def _event(pool: PoolKey, kind: PoolEventKind, reason: str, workspace_id: WorkspaceId) -> PoolEvent:
