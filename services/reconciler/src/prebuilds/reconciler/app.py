@@ -1,0 +1,126 @@
+"""The wiring of the reconciler."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
+
+from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
+
+from prebuilds.chassis.access_table import ACCESS_TABLE
+from prebuilds.chassis.addresses import Addresses
+from prebuilds.chassis.identity.authenticator import authenticator_for
+from prebuilds.chassis.loops import LoopMetrics
+from prebuilds.chassis.process import App
+from prebuilds.chassis.server import open_server
+from prebuilds.chassis.tasks import BackgroundTasks
+from prebuilds.chassis.telemetry import open_telemetry
+from prebuilds.domain.principals import ServiceName
+from prebuilds.events.connection import open_events
+from prebuilds.events.relay import open_relay
+from prebuilds.events.streams import StreamLimits
+from prebuilds.events.subscriptions import subscribe
+from prebuilds.reconciler.hints import Hints
+from prebuilds.reconciler.inspecting import Inspector
+from prebuilds.reconciler.passes import Reconciler
+from prebuilds.reconciler.rpc.admin import AdminServicer
+from prebuilds.reconciler.rpc.pools import PoolServicer
+from prebuilds.reconciler.rpc.templates import TemplateServicer
+from prebuilds.reconciler.rules.planner import Config
+from prebuilds.reconciler.settings import ReconcilerSettings
+from prebuilds.reconciler.wakeups import SUBSCRIPTION, Wakeups
+from prebuilds.store.database import open_database
+from prebuilds.store.directory import StoredDirectory
+from prebuilds.store.faults import refusal_for
+from prebuilds.store.migrate import upgrade
+from prebuilds.v1.admin_service_pb2_grpc import add_AdminServiceServicer_to_server
+from prebuilds.v1.pool_service_pb2_grpc import add_PoolServiceServicer_to_server
+from prebuilds.v1.template_service_pb2_grpc import add_TemplateServiceServicer_to_server
+
+_propagator = TraceContextTextMapPropagator()
+
+
+@asynccontextmanager
+async def open_app(settings: ReconcilerSettings) -> AsyncGenerator[App]:
+    """Open the whole service and yield where it listens; leaving drains it."""
+    database_url = settings.database_url.get_secret_value()
+    if settings.migrate:
+        await upgrade(database_url)
+    async with AsyncExitStack() as stack:
+        telemetry = await stack.enter_async_context(
+            open_telemetry("reconciler", metrics_address=settings.metrics_address or None)
+        )
+        database = await stack.enter_async_context(
+            open_database(
+                database_url,
+                pool_size=settings.database_pool_size,
+                application_name="prebuilds-reconciler",
+                trace_context=_traceparent,
+            )
+        )
+        events = await stack.enter_async_context(
+            open_events(
+                settings.nats_url.get_secret_value(),
+                name="prebuilds-reconciler",
+                credentials_file=settings.nats_credentials_file,
+                streams=StreamLimits(replicas=settings.nats_replicas),
+                meter=telemetry.meter,
+            )
+        )
+        await stack.enter_async_context(open_relay(database, events, meter=telemetry.meter))
+
+        config = Config(backoff_interval=settings.backoff_interval, hard_limit=settings.hard_limit)
+        hints = Hints()
+        reconciler = Reconciler(
+            database,
+            hints,
+            config=config,
+            lookback=settings.backoff_lookback,
+            # Claims of other services are not concerned; our own requests keep half of the connections.
+            concurrency=max(1, settings.database_pool_size // 2),
+            meter=telemetry.meter,
+        )
+        wakeups = Wakeups(
+            reconciler, hints, interval=settings.reconciliation_interval, metrics=LoopMetrics(telemetry.meter)
+        )
+        await stack.enter_async_context(
+            subscribe(
+                events,
+                SUBSCRIPTION,
+                wakeups.hear,
+                on_recreated=wakeups.hear_nothing_missed,
+                tracer=telemetry.tracer,
+                meter=telemetry.meter,
+            )
+        )
+        # Closed before the database and the events that its loops use.
+        tasks = await stack.enter_async_context(BackgroundTasks())
+        wakeups.start(tasks)
+
+        inspector = Inspector(database, config=config, lookback=settings.backoff_lookback)
+        # Methods that are not built yet are the base's own, which it declares abstract to type checkers.
+        templates = TemplateServicer(database)  # pyright: ignore[reportAbstractUsage]
+        pools = PoolServicer(database, inspector, reconciler, hints)  # pyright: ignore[reportAbstractUsage]
+        admin = AdminServicer(database)  # pyright: ignore[reportAbstractUsage]
+        server = await stack.enter_async_context(
+            open_server(
+                settings,
+                servicers=[
+                    partial(add_TemplateServiceServicer_to_server, templates),
+                    partial(add_PoolServiceServicer_to_server, pools),
+                    partial(add_AdminServiceServicer_to_server, admin),
+                ],
+                authenticator=authenticator_for(ServiceName.RECONCILER, settings, StoredDirectory(database)),
+                access=ACCESS_TABLE,
+                telemetry=telemetry,
+                faults=refusal_for,
+            )
+        )
+        yield App(tasks, Addresses(grpc=server.address, metrics=telemetry.metrics_address))
+
+
+def _traceparent() -> str | None:
+    carrier: dict[str, str] = {}
+    _propagator.inject(carrier)
+    return carrier.get("traceparent")

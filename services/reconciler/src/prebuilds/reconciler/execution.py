@@ -1,0 +1,77 @@
+"""Execution of one pool's plan, in the transaction that has locked its preset (behaviour section 5)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import assert_never
+
+import psycopg
+import structlog
+
+from prebuilds.domain.pools import PoolEventKind
+from prebuilds.domain.refusals import Refusal
+from prebuilds.reconciler.queries.pools import PresetRow, read_values
+from prebuilds.reconciler.rules.planner import BackOff, CancelPending, Create, Delete, DeleteReason, Plan
+from prebuilds.store.pool.filling import cancel_pending, create_prebuilds, mark_deleting
+from prebuilds.store.transactions import Transaction
+
+_BELOW_TARGET = "below_target"
+_INACTIVE = "inactive"
+
+_log = structlog.stdlib.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """What was done to one pool."""
+
+    created: int = 0
+    deleted: int = 0
+    canceled: int = 0
+    is_backing_off: bool = False
+
+
+async def execute(tx: Transaction, preset: PresetRow, plan: Plan) -> Done:
+    """Do what the plan says, in its order, which has deletes before creates.
+
+    A failure to cancel is logged and does not stop the other actions. Locks as `store.pool.filling` says, once for
+    each action: prebuilds that the later ones lock are none of those that the earlier ones locked, and new.
+    """
+    created = deleted = canceled = 0
+    backs_off = False
+    for action in plan.actions:
+        match action:
+            case CancelPending():
+                canceled += await _cancel(tx, preset)
+            case Delete(reason=reason, workspace_ids=workspace_ids):
+                kind = PoolEventKind.EXPIRED if reason is DeleteReason.EXPIRED else PoolEventKind.DELETED
+                marked = await mark_deleting(tx, preset.key, workspace_ids, kind=kind, reason=reason.value)
+                deleted += len(marked)
+            case Create(count=count):
+                created += await _create(tx, preset, count)
+            case BackOff():
+                backs_off = True
+            case _:
+                assert_never(action)
+    return Done(created, deleted, canceled, backs_off)
+
+
+async def _cancel(tx: Transaction, preset: PresetRow) -> int:
+    try:
+        async with tx.savepoint():
+            return len(await cancel_pending(tx, preset.key, reason=_INACTIVE))
+    except (psycopg.Error, Refusal):
+        # The other actions go on, and the next pass tries again.
+        _log.exception("queued prebuilds were not canceled", preset_id=preset.preset_id)
+        return 0
+
+
+async def _create(tx: Transaction, preset: PresetRow, count: int) -> int:
+    values = await read_values(tx, preset.preset_id)
+    missing = sorted(name for name, value in values.items() if value is None)
+    if missing:
+        _log.error("prebuilds were not created: parameters have no value", preset_id=preset.preset_id, missing=missing)
+        return 0
+    parameters = {name: value for name, value in values.items() if value is not None}
+    queued = await create_prebuilds(tx, preset.key, count, parameters=parameters, reason=_BELOW_TARGET)
+    return len(queued)

@@ -1,0 +1,1 @@
+"""What the reconciler reads, and writes alone."""

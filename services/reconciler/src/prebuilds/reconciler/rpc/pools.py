@@ -1,0 +1,152 @@
+"""PoolService."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final, TypeAlias
+from uuid import UUID
+
+import grpc.aio
+
+from prebuilds.chassis.caller import Caller, current_caller
+from prebuilds.chassis.policy import Action, Resource
+from prebuilds.domain.ids import OrganizationId, PresetId
+from prebuilds.domain.pools import PresetStatus
+from prebuilds.domain.principals import Person
+from prebuilds.domain.refusals import Reason, Refusal
+from prebuilds.reconciler.access import check_access, organization_for, template_named
+from prebuilds.reconciler.hints import Hints
+from prebuilds.reconciler.inspecting import Inspector, order_of
+from prebuilds.reconciler.passes import Reconciler
+from prebuilds.reconciler.queries.pools import Extent, PresetRow
+from prebuilds.reconciler.rpc.paging import cut_page, read_token
+from prebuilds.reconciler.rpc.pool_messages import pool_message, statistics_message
+from prebuilds.reconciler.rpc.reading import Reading
+from prebuilds.store.database import Database
+from prebuilds.v1 import pool_service_pb2 as pb
+from prebuilds.v1.pool_service_pb2_grpc import PoolServiceServicer
+
+Context: TypeAlias = grpc.aio.ServicerContext[Any, Any]
+
+_FILTERS: Final = ("template", "preset", "version", "active", "status", "blocked")
+_MAX_PRESETS: Final = 1000
+
+
+class PoolServicer(PoolServiceServicer):
+    """The pools of prebuilds."""
+
+    def __init__(self, database: Database, inspector: Inspector, reconciler: Reconciler, hints: Hints) -> None:
+        """Looks through `inspector`, works through `reconciler`."""
+        self._database = database
+        self._inspector = inspector
+        self._reconciler = reconciler
+        self._hints = hints
+
+    async def ListPools(self, request: pb.ListPoolsRequest, context: Context) -> pb.ListPoolsResponse:
+        """Answer the pools of an organisation, by template, then name."""
+        reading = Reading()
+        organization = reading.required("organization", request.organization)
+        conditions = reading.filter(request.filter, *_FILTERS)
+        reading.truth(conditions, "active")
+        is_blocked = reading.truth(conditions, "blocked")
+        reading.word(conditions, "status", PresetStatus)
+        size = reading.page_size(request.page_size)
+        reading.done()
+        after = read_token(request, 3)
+
+        scope = await self._organization(current_caller(), organization, Action.READ)
+        presets = [
+            preset
+            for preset in await self._inspector.list_presets(Extent(organization_ids=frozenset({scope})))
+            if _matches(preset, conditions) and (after is None or order_of(preset) > after)
+        ]
+        if is_blocked is not None:
+            views = await self._inspector.look(presets)
+            presets = [view.preset for view in views if bool(view.blocks) == is_blocked]
+        page, token = cut_page(request, presets, size, order_of)
+        pools = await self._inspector.look(page)
+
+        return pb.ListPoolsResponse(pools=map(pool_message, pools), next_page_token=token)
+
+    async def GetPool(self, request: pb.GetPoolRequest, context: Context) -> pb.GetPoolResponse:
+        """Answer one pool."""
+        reading = Reading()
+        preset_id = PresetId(reading.id("id", request.id))
+        reading.done()
+
+        preset = await self._inspector.find(preset_id)
+        if preset is None:
+            raise Refusal.not_found("pool", request.id)
+        check_access(current_caller(), preset.organization_id, Resource.POOL, Action.READ, kind="pool", id_=preset_id)
+        pools = await self._inspector.look([preset])
+
+        return pb.GetPoolResponse(pool=pool_message(pools[0]))
+
+    async def ReconcileNow(self, request: pb.ReconcileNowRequest, context: Context) -> pb.ReconcileNowResponse:
+        """Run one pass and answer what it did."""
+        reading = Reading()
+        preset_ids = frozenset(
+            PresetId(reading.id(f"preset_ids[{index}]", text)) for index, text in enumerate(request.preset_ids)
+        )
+        if len(preset_ids) > _MAX_PRESETS:
+            reading.wrong("preset_ids", f"must be at most {_MAX_PRESETS}")
+        if request.template and not request.organization:
+            reading.wrong("organization", "is required with a template")
+        reading.done()
+
+        extent = await self._extent(current_caller(), request.organization, request.template, preset_ids)
+        statistics = await self._reconciler.run_pass(extent)
+
+        return pb.ReconcileNowResponse(statistics=statistics_message(statistics))
+
+    async def Nudge(self, request: pb.NudgeRequest, context: Context) -> pb.NudgeResponse:
+        """Take a hint from another service."""
+        reading = Reading()
+        if not 1 <= len(request.preset_ids) <= _MAX_PRESETS:
+            reading.wrong("preset_ids", f"must be 1 to {_MAX_PRESETS}")
+        preset_ids = frozenset(
+            PresetId(reading.id(f"preset_ids[{index}]", text)) for index, text in enumerate(request.preset_ids)
+        )
+        reading.done()
+
+        self._hints.add(Extent(preset_ids=preset_ids))
+
+        return pb.NudgeResponse()
+
+    async def _organization(self, caller: Caller, named: str, action: Action) -> OrganizationId:
+        async with self._database.read("find organisation") as tx:
+            return (await organization_for(tx, caller, named, Resource.POOL, action)).id
+
+    async def _extent(
+        self, caller: Caller, organization: str, template: str, preset_ids: frozenset[PresetId]
+    ) -> Extent:
+        """The pools that are meant, all of them within what the caller may work on."""
+        if not organization:
+            if not (isinstance(caller.principal, Person) and caller.principal.is_operator):
+                raise Refusal(Reason.PERMISSION_DENIED, "only operators may reconcile all organisations")
+            return Extent(preset_ids=preset_ids) if preset_ids else Extent(everything=True)
+        async with self._database.read("find pools") as tx:
+            scope = await organization_for(tx, caller, organization, Resource.POOL, Action.UPDATE)
+            named = await template_named(tx, scope.id, template) if template else None
+        pools = await self._inspector.list_presets(Extent(organization_ids=frozenset({scope.id})))
+        meant = [preset for preset in pools if named is None or preset.template_id == named.id]
+        if not preset_ids:
+            return Extent(preset_ids=frozenset(preset.preset_id for preset in meant))
+        unknown = preset_ids - {preset.preset_id for preset in meant}
+        if unknown:
+            raise Refusal.not_found("pool", str(min(unknown)))
+        return Extent(preset_ids=preset_ids)
+
+
+def _matches(preset: PresetRow, conditions: Mapping[str, str]) -> bool:
+    """Whether a pool satisfies every condition that its preset alone decides."""
+    told: Mapping[str, tuple[str | UUID, ...]] = {
+        "template": (preset.template_name, preset.template_id),
+        "preset": (preset.preset_name, preset.preset_id),
+        "version": (preset.version_name, preset.version_id),
+        "active": ("true" if preset.is_active else "false",),
+        "status": (preset.status.value,),
+    }
+    return all(
+        conditions[field] in {str(value) for value in values} for field, values in told.items() if field in conditions
+    )

@@ -1,0 +1,53 @@
+"""Settings of the reconciler."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+from pydantic import Field
+
+from prebuilds.chassis.settings import (
+    ByteSize,
+    DatabaseSettings,
+    Duration,
+    EventSettings,
+    IdentitySettings,
+    ServerSettings,
+)
+
+
+class ReconcilerSettings(ServerSettings, DatabaseSettings, EventSettings, IdentitySettings):
+    """Everything that an operator sets about the reconciler."""
+
+    migrate: bool = Field(default=True, description="Whether to bring the database to this release's schema at start.")
+    # An archive of 4 MiB, and the request around it.
+    max_message_size: ByteSize = Field(
+        5 * 1024**2, ge=4 * 1024**2 + 64 * 1024, le=256 * 1024**2, description="Largest request and answer, in bytes."
+    )
+    reconciliation_interval: Duration = Field(
+        timedelta(minutes=1),
+        ge=timedelta(seconds=1),
+        le=timedelta(hours=1),
+        description="How often all pools are looked at, whatever events say.",
+    )
+    backoff_interval: Duration = Field(
+        timedelta(minutes=1),
+        ge=timedelta(0),
+        le=timedelta(hours=1),
+        description="How long a pool waits after failed builds, for each of them.",
+    )
+    backoff_lookback: Duration = Field(
+        timedelta(hours=1),
+        ge=timedelta(minutes=1),
+        le=timedelta(days=7),
+        description="How far back failed builds count.",
+    )
+    hard_limit: int = Field(
+        3, ge=0, le=100, description="Faults of the template in a row that stop its pool; 0 = never."
+    )
+    failed_retention: Duration = Field(
+        timedelta(hours=24),
+        ge=timedelta(0),
+        le=timedelta(days=30),
+        description="How long failed and canceled prebuilds are kept for inspection.",
+    )

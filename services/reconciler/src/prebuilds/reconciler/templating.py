@@ -1,0 +1,78 @@
+"""Making templates without a version, and looking at what there is."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Final
+from uuid import UUID, uuid4
+
+from psycopg.errors import UniqueViolation
+from sqlalchemy import insert
+
+from prebuilds.chassis.caller import Caller
+from prebuilds.chassis.policy import Action, Resource
+from prebuilds.domain.refusals import Reason, Refusal
+from prebuilds.reconciler.access import actor_of, organization_for
+from prebuilds.reconciler.queries.templates import TemplateRow, find_templates
+from prebuilds.store.audit import AuditEntry, record_deed
+from prebuilds.store.database import Database
+from prebuilds.store.faults import constraint_of
+from prebuilds.store.requests import RequestKey, admit, fingerprint, first_answer
+from prebuilds.store.schema import Template
+from prebuilds.store.transactions import Transaction
+
+METHOD: Final = "TemplateService.CreateTemplate"
+_NAME_TAKEN: Final = "uq_templates_name_live"
+
+
+@dataclass(frozen=True, slots=True)
+class TemplateOrder:
+    """A template that somebody wants."""
+
+    organization: str
+    name: str
+    display_name: str
+    description: str
+    default_ttl: timedelta | None
+    autostart: str
+    time_til_dormant: timedelta | None
+    time_til_dormant_autodelete: timedelta | None
+    max_starting: int | None
+    request_id: str
+
+
+async def create_template(database: Database, caller: Caller, order: TemplateOrder) -> TemplateRow:
+    """Make a template without a version. Refuses NAME_TAKEN, REQUEST_ID_REUSED."""
+
+    async def work(tx: Transaction) -> TemplateRow:
+        organization = await organization_for(tx, caller, order.organization, Resource.TEMPLATE, Action.CREATE)
+        template_id = uuid4()
+        request = RequestKey(organization.id, caller.key, METHOD, order.request_id)
+        columns = {
+            "name": order.name,
+            "display_name": order.display_name,
+            "description": order.description,
+            "default_ttl": order.default_ttl,
+            "autostart": order.autostart,
+            "time_til_dormant": order.time_til_dormant,
+            "time_til_dormant_autodelete": order.time_til_dormant_autodelete,
+            "max_starting": order.max_starting,
+        }
+        content = fingerprint({name: str(value) for name, value in columns.items()})
+        if not await admit(tx, request, content, {"template_id": str(template_id)}):
+            first = await first_answer(tx, request, content)
+            if first is None:
+                raise Refusal(Reason.TRANSACTION_CONFLICT, "the first answer to this request has just expired")
+            return (await find_templates(tx, id_=UUID(first["template_id"]), with_deleted=True))[0]
+        try:
+            await tx.execute(insert(Template).values(id=template_id, organization_id=organization.id, **columns))
+        except UniqueViolation as violation:
+            if constraint_of(violation) != _NAME_TAKEN:
+                raise
+            raise Refusal(Reason.NAME_TAKEN, f"there is a template named {order.name!r}") from violation
+        entry = AuditEntry(actor_of(caller), "template.create", "template", template_id, order.name, organization.id)
+        await record_deed(tx, entry)
+        return (await find_templates(tx, id_=template_id))[0]
+
+    return await database.run("create template", work)

@@ -1,0 +1,141 @@
+"""What wakes the reconciler: its tick, and hints from events (design section 7).
+
+Every hint only says where to look. With NATS away the tick alone brings every pool to its target; hints make it quick.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from datetime import timedelta
+from typing import Final
+from uuid import UUID
+
+from prebuilds.chassis.clock import Clock, SystemClock
+from prebuilds.chassis.loops import LoopMetrics, run_loop
+from prebuilds.chassis.loops import Wakeups as LoopWakeups
+from prebuilds.chassis.tasks import BackgroundTasks
+from prebuilds.domain.events import EventKind
+from prebuilds.domain.ids import OrganizationId, PresetId, TemplateId, WorkspaceId
+from prebuilds.events.bodies import Hint
+from prebuilds.events.consumers import Subscription
+from prebuilds.events.subjects import DEPLOYMENT
+from prebuilds.reconciler.hints import Hints
+from prebuilds.reconciler.passes import PassStatistics, Reconciler
+from prebuilds.reconciler.queries.pools import Extent
+from prebuilds.v1 import event_pb2
+
+COALESCED_WITHIN: Final = timedelta(milliseconds=20)
+
+SUBSCRIPTION: Final = Subscription.shared(
+    "reconciler",
+    EventKind.CLAIMED,
+    EventKind.BUILD_CHANGED,
+    EventKind.TEMPLATE_CHANGED,
+    EventKind.SETTINGS_CHANGED,
+)
+"""One consumer for all replicas: each hint is one replica's work, the others would find nothing to do."""
+
+EVERYTHING: Final = Extent(everything=True)
+
+
+class Wakeups:
+    """Turns ticks and hints into passes."""
+
+    def __init__(
+        self,
+        reconciler: Reconciler,
+        hints: Hints,
+        *,
+        interval: timedelta,
+        metrics: LoopMetrics | None = None,
+        clock: Clock | None = None,
+    ) -> None:
+        """`interval` is that of the tick."""
+        self._reconciler = reconciler
+        self._hints = hints
+        self._interval = interval
+        self._metrics = metrics
+        self._clock = clock or SystemClock()
+
+    def start(self, tasks: BackgroundTasks) -> None:
+        """Run both loops in these tasks; the tick's first pass begins at once.
+
+        They are two, so that a long pass over everything does not keep a claimed prebuild's replacement waiting.
+        """
+        for name, run_once, wakeups in (
+            ("tick", self._tick, LoopWakeups(self._clock)),
+            ("hints", self._follow_hints, self._hints.wakeups),
+        ):
+            loop = run_loop(
+                name, run_once, interval=self._interval, wakeups=wakeups, metrics=self._metrics, clock=self._clock
+            )
+            tasks.spawn(f"{name} loop", loop)
+
+    async def hear(self, hint: Hint) -> None:
+        """Take a hint from the event bus."""
+        self._hints.add(extent_of(hint))
+
+    async def hear_nothing_missed(self) -> None:
+        """Look at everything: the consumer was made anew, hints may have been missed."""
+        self._hints.add(EVERYTHING)
+
+    async def _tick(self) -> PassStatistics:
+        return await self._reconciler.run_pass(EVERYTHING)
+
+    async def _follow_hints(self) -> PassStatistics | None:
+        await self._clock.sleep(COALESCED_WITHIN.total_seconds())
+        extent = self._hints.take()
+        if not extent:
+            return None
+        try:
+            return await self._reconciler.run_pass(extent)
+        except Exception:
+            self._hints.put_back(extent)
+            raise
+
+
+def extent_of(hint: Hint) -> Extent:
+    """The pools that an event is about; where its body does not say, those that its subject leads to."""
+    presets = frozenset(_presets_named_by(hint))
+    match hint.event:
+        case EventKind.CLAIMED | EventKind.BUILD_CHANGED:
+            if presets:
+                return Extent(preset_ids=presets)
+            if hint.event is EventKind.CLAIMED and hint.message is None:
+                # The workspace is in no pool any more and nothing says which one it left.
+                return EVERYTHING
+            return Extent(workspace_ids=frozenset({WorkspaceId(hint.subject_id)}))
+        case EventKind.TEMPLATE_CHANGED:
+            return (
+                Extent(preset_ids=presets) if presets else Extent(template_ids=frozenset({TemplateId(hint.subject_id)}))
+            )
+        case EventKind.SETTINGS_CHANGED:
+            return _extent_of_setting(hint)
+        case _:
+            return Extent()
+
+
+def _extent_of_setting(hint: Hint) -> Extent:
+    if hint.subject_id == DEPLOYMENT:
+        return EVERYTHING
+    # Ids of different things never coincide, so one of these is right and the others match nothing.
+    return Extent(
+        preset_ids=frozenset({PresetId(hint.subject_id)}),
+        template_ids=frozenset({TemplateId(hint.subject_id)}),
+        organization_ids=frozenset({OrganizationId(hint.subject_id)}),
+    )
+
+
+def _presets_named_by(hint: Hint) -> Iterator[PresetId]:
+    match hint.message:
+        case event_pb2.Claimed() | event_pb2.BuildChanged() as message:
+            texts = [message.preset_id]
+        case event_pb2.TemplateChanged() as message:
+            texts = list(message.preset_ids)
+        case _:
+            texts = []
+    for text in texts:
+        # What is no id is left out: a body of another version is still the hint that its subject says.
+        with contextlib.suppress(ValueError):
+            yield PresetId(UUID(text))
