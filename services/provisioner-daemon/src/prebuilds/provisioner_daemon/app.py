@@ -1,0 +1,77 @@
+"""The wiring of the provisioner daemon."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
+from importlib.metadata import version
+
+from prebuilds.chassis.addresses import Addresses
+from prebuilds.chassis.process import App
+from prebuilds.chassis.tasks import BackgroundTasks
+from prebuilds.chassis.telemetry import open_telemetry
+from prebuilds.domain.builds import BackendKind
+from prebuilds.provisioner_daemon.backends.port import Backend
+from prebuilds.provisioner_daemon.backends.process.backend import ProcessBackend
+from prebuilds.provisioner_daemon.connection import Provisioner
+from prebuilds.provisioner_daemon.messages import BACKENDS
+from prebuilds.provisioner_daemon.settings import DaemonSettings
+from prebuilds.provisioner_daemon.worker import Worker
+from prebuilds.sdk.channels import Tls, open_channel
+from prebuilds.v1 import job_pb2
+from prebuilds.v1.provisioner_service_pb2_grpc import ProvisionerServiceStub
+
+
+@asynccontextmanager
+async def open_app(settings: DaemonSettings) -> AsyncGenerator[App]:
+    """Open the daemon; leaving drains it: no more jobs, and a grace for those that run."""
+    backends = open_backends(settings)
+    async with AsyncExitStack() as stack:
+        telemetry = await stack.enter_async_context(
+            open_telemetry("provisioner-daemon", metrics_address=settings.metrics_address or None)
+        )
+        ca_file = settings.provisioner_ca_file
+        channel = await stack.enter_async_context(
+            open_channel(
+                settings.provisioner_url,
+                token=settings.provisioner_key.get_secret_value(),
+                tls=None if ca_file is None else Tls(ca_file=ca_file),
+            )
+        )
+        tasks = await stack.enter_async_context(BackgroundTasks())
+        daemon = job_pb2.Daemon(
+            name=settings.name,
+            host_id=settings.host_id,
+            version=version("prebuilds-provisioner-daemon"),
+            backends=[BACKENDS[kind] for kind in backends],
+        )
+        worker = Worker(
+            Provisioner(ProvisionerServiceStub(channel), daemon),
+            backends,
+            slots=settings.jobs_at_once,
+            tasks=tasks,
+            tracer=telemetry.tracer,
+            meter=telemetry.meter,
+        )
+        acquiring = tasks.spawn("take jobs", worker.run())
+        try:
+            yield App(tasks, Addresses(metrics=telemetry.metrics_address))
+        finally:
+            acquiring.cancel()
+            await worker.drain(settings.drain_grace)
+
+
+def open_backends(settings: DaemonSettings) -> Mapping[BackendKind, Backend]:
+    """Every backend that this daemon has."""
+    command = shlex.split(settings.agent_command) or [sys.executable, "-I", "-m", "prebuilds.agent"]
+    return {
+        BackendKind.PROCESS: ProcessBackend(
+            settings.state_root.resolve(),
+            host_id=settings.host_id,
+            agent_command=command,
+            stop_grace=settings.agent_stop_grace,
+            log_size=settings.agent_log_size,
+        )
+    }

@@ -1,0 +1,1 @@
+"""What builds workspaces, behind one small port."""

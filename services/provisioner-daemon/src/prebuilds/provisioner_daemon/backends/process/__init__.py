@@ -1,0 +1,1 @@
+"""The backend whose workspaces are folders with a supervised agent process on this host."""

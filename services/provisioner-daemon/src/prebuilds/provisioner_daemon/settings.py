@@ -1,0 +1,71 @@
+"""Settings of the provisioner daemon."""
+
+from __future__ import annotations
+
+import os
+import platform
+import re
+from datetime import timedelta
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import AfterValidator, Field, SecretStr
+
+from prebuilds.chassis.settings import ByteSize, Duration, ProcessSettings
+from prebuilds.sdk.channels import Target
+
+
+def _check_url(value: str) -> str:
+    Target.of(value)
+    return value
+
+
+def _own_name() -> str:
+    return f"daemon-{os.getpid()}"
+
+
+def _own_host() -> str:
+    return re.sub(r"[^A-Za-z0-9]+", "-", platform.node()).strip("-")[:64] or "local"
+
+
+class DaemonSettings(ProcessSettings):
+    """Everything that a provisioner daemon can be told."""
+
+    provisioner_url: Annotated[str, AfterValidator(_check_url)] = Field(
+        description="Where the provisioner service is: host:port, http://host:port or https://host[:port]."
+    )
+    provisioner_ca_file: Path | None = Field(
+        None, description="PEM authorities of an https provisioner service. Default: those of the system."
+    )
+    provisioner_key: SecretStr = Field(description="The daemon's key, pbd_...; it carries the tags.")
+    name: str = Field(
+        default_factory=_own_name,
+        min_length=1,
+        max_length=63,
+        description="Name among the daemons of this host. Default: daemon-<process id>.",
+    )
+    host_id: str = Field(
+        default_factory=_own_host,
+        pattern=r"^[A-Za-z0-9-]{1,64}$",
+        description="Id of this host, the same for all that share the state root. Default: the host's name.",
+    )
+    state_root: Path = Field(description="Folder that holds the workspaces of the process backend.")
+    jobs_at_once: int = Field(4, ge=1, le=1000, description="How many jobs run at once.")
+    drain_grace: Duration = Field(
+        timedelta(seconds=30),
+        ge=timedelta(0),
+        le=timedelta(hours=1),
+        description="How long running jobs may go on after the daemon was asked to stop; then their leases expire.",
+    )
+    agent_command: str = Field(
+        "", description="Command that runs an agent, in the shell's quoting. Default: this release's agent."
+    )
+    agent_stop_grace: Duration = Field(
+        timedelta(seconds=10),
+        ge=timedelta(0),
+        le=timedelta(minutes=10),
+        description="How long an agent may take to stop before it is killed.",
+    )
+    agent_log_size: ByteSize = Field(
+        1024**2, ge=4096, le=1024**3, description="Size at which an agent's log begins anew; one older file is kept."
+    )
