@@ -139,7 +139,7 @@ class ScriptedGateway(AgentGatewayServiceServicer):
             while True:
                 match await stream.orders.get():
                     case Refusal() as refusal:
-                        await _abort(context, refusal)
+                        await abort(context, refusal)
                     case End():
                         return
                     case reinit:
@@ -152,10 +152,10 @@ class ScriptedGateway(AgentGatewayServiceServicer):
         traceparent = metadata.get("traceparent")
         self.traceparents[method].append(None if traceparent is None else str(traceparent))
         if self.later[method]:
-            await _abort(context, self.later[method].popleft())
+            await abort(context, self.later[method].popleft())
 
 
-async def _abort(context: grpc.aio.ServicerContext[Any, Any], refusal: Refusal) -> NoReturn:
+async def abort(context: grpc.aio.ServicerContext[Any, Any], refusal: Refusal) -> NoReturn:
     await context.abort_with_status(_to_grpc(to_status(refusal)))
 
 

@@ -98,6 +98,7 @@ class _Agent:
                     due = outcome.generation
                     await self._halt()
                 case BeginAgain(after):
+                    self._trace.leave()
                     await self._rest(after)
 
     async def end(self, farewell: timedelta) -> None:

@@ -24,6 +24,10 @@ class HandoverTrace:
         self._span = _tracer.start_span("agent.reinitialize", parent)
         context.attach(trace.set_span_in_context(self._span, parent))
 
+    def leave(self) -> None:
+        """What the present task does and starts from now on belongs to no trace."""
+        context.attach(context.Context())
+
     def end(self) -> None:
         """The startup has ended."""
         if self._span is not None:
