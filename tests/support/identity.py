@@ -11,11 +11,11 @@ from uuid import UUID, uuid4
 
 import jwt
 
-from prebuilds.chassis.identity.authenticator import Authenticator, StoredDaemonKey
+from prebuilds.chassis.identity.authenticator import Authenticator
 from prebuilds.chassis.identity.keys import JwksFile, SigningKey, make_jwks
-from prebuilds.chassis.identity.tokens import SERVICES_ISSUER, AssertedRoles, TrustedIssuer
+from prebuilds.chassis.identity.tokens import SERVICES_ISSUER, TrustedIssuer
 from prebuilds.domain.ids import OrganizationId, ProvisionerKeyId, UserId
-from prebuilds.domain.principals import Person, Role, ServiceName
+from prebuilds.domain.principals import AssertedRoles, Person, Role, ServiceName, StoredDaemonKey
 from tests.support.clock import ManualClock
 
 ISSUER = "https://issuer.test"

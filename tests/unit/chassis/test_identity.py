@@ -14,14 +14,22 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from jwt.algorithms import ECAlgorithm, RSAAlgorithm
 
-from prebuilds.chassis.identity.authenticator import StoredDaemonKey
 from prebuilds.chassis.identity.credentials import ServiceCredentials
 from prebuilds.chassis.identity.daemon_keys import make_daemon_key
 from prebuilds.chassis.identity.keys import JwksUrl, SigningKey, make_jwks, parse_jwks
-from prebuilds.chassis.identity.tokens import AssertedRoles, mint_person_token, mint_service_token
+from prebuilds.chassis.identity.tokens import mint_person_token, mint_service_token
 from prebuilds.domain.agents import mint_agent_token
 from prebuilds.domain.ids import SYSTEM_USER_ID, AgentId, OrganizationId, ProvisionerKeyId
-from prebuilds.domain.principals import Agent, Daemon, Person, Role, Service, ServiceName
+from prebuilds.domain.principals import (
+    Agent,
+    AssertedRoles,
+    Daemon,
+    Person,
+    Role,
+    Service,
+    ServiceName,
+    StoredDaemonKey,
+)
 from prebuilds.domain.refusals import Reason, Refusal
 from tests.support.clock import ManualClock
 from tests.support.identity import AUDIENCE, ISSUER, Identity

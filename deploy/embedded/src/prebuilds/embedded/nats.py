@@ -12,7 +12,6 @@ the loopback only, while an unprivileged user may not be able to reach the progr
 
 from __future__ import annotations
 
-import ctypes
 import json
 import os
 import secrets
@@ -20,14 +19,15 @@ import shutil
 import signal
 import socket
 import subprocess
-import sys
 import sysconfig
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, Final, cast
+
+from prebuilds.embedded.children import die_with_parent
 
 HOST: Final = "127.0.0.1"
 USER: Final = "prebuilds"
@@ -35,7 +35,6 @@ START_TIMEOUT: Final = timedelta(seconds=15)
 STOP_TIMEOUT: Final = timedelta(seconds=5)
 
 _POLL: Final = 0.01  # seconds
-_PR_SET_PDEATHSIG: Final = 1
 _ANY_PORT: Final = -1
 
 
@@ -111,7 +110,7 @@ class EmbeddedNats:
                 cwd="/",
                 # Its own session: Ctrl-C at the terminal is for the stack, which then stops its parts in order.
                 start_new_session=True,
-                preexec_fn=_die_with_parent(),  # noqa: PLW1509 - see there
+                preexec_fn=die_with_parent(signal.SIGTERM),  # noqa: PLW1509 - see there
             )
         self._server = server
         deadline = time.monotonic() + START_TIMEOUT.total_seconds()
@@ -213,18 +212,3 @@ def _answers(port: int) -> bool:
             return connection.recv(4) == b"INFO"
     except OSError:
         return False
-
-
-def _die_with_parent() -> Callable[[], None] | None:
-    """Have the kernel stop the server when the thread that started it ends, however it ends (Linux only).
-
-    It runs between fork and exec; the library is loaded before.
-    """
-    if sys.platform != "linux":
-        return None
-    prctl = ctypes.CDLL(None).prctl
-
-    def ask() -> None:
-        prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
-
-    return ask

@@ -7,7 +7,6 @@ Postgres refuses root.
 
 from __future__ import annotations
 
-import ctypes
 import os
 import pwd
 import shutil
@@ -15,13 +14,15 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Final
 from urllib.parse import quote
+
+from prebuilds.embedded.children import die_with_parent
 
 SUPERUSER: Final = "postgres"
 START_TIMEOUT: Final = timedelta(seconds=30)
@@ -32,7 +33,6 @@ _SOCKET_NAME: Final = ".s.PGSQL.5432"
 _POLL: Final = 0.01  # seconds
 _UNPRIVILEGED: Final = ("postgres", "nobody")
 _PID_FILE_STATUS_LINE: Final = 7
-_PR_SET_PDEATHSIG: Final = 1
 
 
 class PostgresError(Exception):
@@ -117,7 +117,7 @@ class EmbeddedPostgres:
                 cwd="/",
                 # Its own session: Ctrl-C at the terminal is for the stack, which then stops its parts in order.
                 start_new_session=True,
-                preexec_fn=_die_with_parent(),  # noqa: PLW1509 - see there
+                preexec_fn=die_with_parent(signal.SIGINT),  # noqa: PLW1509 - see there
                 user=None if user is None else user.pw_uid,
                 group=None if user is None else user.pw_gid,
                 extra_groups=None if user is None else [],
@@ -260,18 +260,3 @@ def _serves(pid: int, data_dir: Path) -> bool:
             return False
     done = subprocess.run(["/bin/ps", "-p", str(pid), "-o", "command="], check=False, capture_output=True)
     return str(data_dir) in done.stdout.decode(errors="replace")
-
-
-def _die_with_parent() -> Callable[[], None] | None:
-    """Have the kernel stop the server when the thread that started it ends, however it ends (Linux only).
-
-    It runs between fork and exec and after the change of user, which would undo it; the library is loaded before.
-    """
-    if sys.platform != "linux":
-        return None
-    prctl = ctypes.CDLL(None).prctl
-
-    def ask() -> None:
-        prctl(_PR_SET_PDEATHSIG, signal.SIGINT, 0, 0, 0)
-
-    return ask

@@ -104,7 +104,7 @@ class PoolServiceServicer:
     def ListPools(self, request, context):
         """ListPools answers the pools of an organisation, by template, then name: those of active versions, and inactive
         ones that still have prebuilds.
-        For admins and auditors.
+        For every member of the organisation.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -112,7 +112,7 @@ class PoolServiceServicer:
 
     def GetPool(self, request, context):
         """GetPool answers one pool: its state, its target and where that comes from, its plan, what blocks it and since when.
-        For admins and auditors. A preset that asks for no prebuilds has no pool: NOT_FOUND.
+        For every member of the organisation. A preset that asks for no prebuilds has no pool: NOT_FOUND.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -120,7 +120,7 @@ class PoolServiceServicer:
 
     def PlanPool(self, request, context):
         """PlanPool answers what the reconciler would do with a pool, now or at another moment. It changes nothing.
-        For admins and auditors.
+        For every member of the organisation.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -182,7 +182,7 @@ class PoolServiceServicer:
     def WatchPools(self, request, context):
         """WatchPools streams pools: first all that match, then those that change. It ends when the caller goes away, or with
         UNAVAILABLE (DRAINING); call again and begin anew.
-        For admins and auditors.
+        For every member of the organisation.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -25,15 +25,15 @@ class PoolServiceStub:
     ListPools: _aio.UnaryUnaryMultiCallable[_pool_service_pb2.ListPoolsRequest, _pool_service_pb2.ListPoolsResponse]
     """ListPools answers the pools of an organisation, by template, then name: those of active versions, and inactive
     ones that still have prebuilds.
-    For admins and auditors.
+    For every member of the organisation.
     """
     GetPool: _aio.UnaryUnaryMultiCallable[_pool_service_pb2.GetPoolRequest, _pool_service_pb2.GetPoolResponse]
     """GetPool answers one pool: its state, its target and where that comes from, its plan, what blocks it and since when.
-    For admins and auditors. A preset that asks for no prebuilds has no pool: NOT_FOUND.
+    For every member of the organisation. A preset that asks for no prebuilds has no pool: NOT_FOUND.
     """
     PlanPool: _aio.UnaryUnaryMultiCallable[_pool_service_pb2.PlanPoolRequest, _pool_service_pb2.PlanPoolResponse]
     """PlanPool answers what the reconciler would do with a pool, now or at another moment. It changes nothing.
-    For admins and auditors.
+    For every member of the organisation.
     """
     InvalidatePresets: _aio.UnaryUnaryMultiCallable[_pool_service_pb2.InvalidatePresetsRequest, _pool_service_pb2.InvalidatePresetsResponse]
     """InvalidatePresets declares the present prebuilds of presets expired. No claim that begins afterwards takes one;
@@ -67,7 +67,7 @@ class PoolServiceStub:
     WatchPools: _aio.UnaryStreamMultiCallable[_pool_service_pb2.WatchPoolsRequest, _pool_service_pb2.WatchPoolsResponse]
     """WatchPools streams pools: first all that match, then those that change. It ends when the caller goes away, or with
     UNAVAILABLE (DRAINING); call again and begin anew.
-    For admins and auditors.
+    For every member of the organisation.
     """
 
 class PoolServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -87,7 +87,7 @@ class PoolServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _abc.Awaitable[_pool_service_pb2.ListPoolsResponse]:
         """ListPools answers the pools of an organisation, by template, then name: those of active versions, and inactive
         ones that still have prebuilds.
-        For admins and auditors.
+        For every member of the organisation.
         """
 
     @_abc_1.abstractmethod
@@ -97,7 +97,7 @@ class PoolServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _aio.ServicerContext[_pool_service_pb2.GetPoolRequest, _abc.Awaitable[_pool_service_pb2.GetPoolResponse]],
     ) -> _abc.Awaitable[_pool_service_pb2.GetPoolResponse]:
         """GetPool answers one pool: its state, its target and where that comes from, its plan, what blocks it and since when.
-        For admins and auditors. A preset that asks for no prebuilds has no pool: NOT_FOUND.
+        For every member of the organisation. A preset that asks for no prebuilds has no pool: NOT_FOUND.
         """
 
     @_abc_1.abstractmethod
@@ -107,7 +107,7 @@ class PoolServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _aio.ServicerContext[_pool_service_pb2.PlanPoolRequest, _abc.Awaitable[_pool_service_pb2.PlanPoolResponse]],
     ) -> _abc.Awaitable[_pool_service_pb2.PlanPoolResponse]:
         """PlanPool answers what the reconciler would do with a pool, now or at another moment. It changes nothing.
-        For admins and auditors.
+        For every member of the organisation.
         """
 
     @_abc_1.abstractmethod
@@ -183,7 +183,7 @@ class PoolServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _abc.AsyncIterator[_pool_service_pb2.WatchPoolsResponse]:
         """WatchPools streams pools: first all that match, then those that change. It ends when the caller goes away, or with
         UNAVAILABLE (DRAINING); call again and begin anew.
-        For admins and auditors.
+        For every member of the organisation.
         """
 
 def add_PoolServiceServicer_to_server(servicer: PoolServiceServicer, server: _aio.Server) -> None: ...

@@ -6,15 +6,11 @@ that the right holds in the organisation at hand, and for the thing at hand wher
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from collections.abc import Mapping
+from typing import Final
 
-from prebuilds.chassis.policy import Action, Resource, agents, daemons, people, services, signed_in
+from prebuilds.chassis.policy import AccessTable, Action, Grant, Resource, agents, daemons, people, services, signed_in
 from prebuilds.domain.principals import ServiceName
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from prebuilds.chassis.policy import AccessTable, Grant
 
 _CREATE, _READ, _UPDATE, _DELETE = Action.CREATE, Action.READ, Action.UPDATE, Action.DELETE
 _LIFECYCLE: Final = (ServiceName.RECONCILER,)

@@ -4,16 +4,12 @@ from __future__ import annotations
 
 from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from prebuilds.chassis import policy
-from prebuilds.chassis.policy import Extent
+from prebuilds.chassis.policy import Action, Extent, Resource
+from prebuilds.domain.ids import OrganizationId, UserId
 from prebuilds.domain.principals import Agent, Daemon, Person, Principal, Service
 from prebuilds.domain.refusals import Reason, Refusal
-
-if TYPE_CHECKING:
-    from prebuilds.chassis.policy import Action, Resource
-    from prebuilds.domain.ids import OrganizationId, UserId
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import grpc
 import grpc.aio
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
 from prebuilds.chassis import deadline
-
-if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Callable
-
-    from prebuilds.chassis.identity.credentials import ServiceCredentials
-    from prebuilds.domain.principals import ServiceName
+from prebuilds.chassis.identity.credentials import ServiceCredentials
+from prebuilds.domain.principals import ServiceName
 
 _OPTIONS: Final = (
     ("grpc.keepalive_time_ms", 30_000),

@@ -17,10 +17,11 @@ import asyncio
 import inspect
 import time
 import uuid
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, Final, NoReturn, cast
+from typing import Any, Final, NoReturn, cast
 
 import grpc
 import grpc.aio
@@ -28,23 +29,17 @@ import structlog
 from grpc_status import rpc_status
 from opentelemetry import context as otel_context
 from opentelemetry import trace
-from opentelemetry.trace import SpanKind, StatusCode
+from opentelemetry.metrics import Meter
+from opentelemetry.trace import Span, SpanKind, StatusCode, Tracer
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
 from prebuilds.chassis import deadline
 from prebuilds.chassis.caller import Caller, set_caller
 from prebuilds.chassis.calls import RunningCalls, draining_refusal
+from prebuilds.chassis.identity.authenticator import Authenticator
+from prebuilds.chassis.policy import AccessTable, Grant
 from prebuilds.chassis.status import to_status
 from prebuilds.domain.refusals import Code, Reason, Refusal, Violation
-
-if TYPE_CHECKING:
-    from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Mapping
-
-    from opentelemetry.metrics import Meter
-    from opentelemetry.trace import Span, Tracer
-
-    from prebuilds.chassis.identity.authenticator import Authenticator
-    from prebuilds.chassis.policy import AccessTable, Grant
 
 OBSERVED_SERVICES: Final = frozenset(
     {"grpc.health.v1.Health", "grpc.reflection.v1alpha.ServerReflection", "grpc.reflection.v1.ServerReflection"}

@@ -9,16 +9,13 @@ from __future__ import annotations
 import logging
 import re
 import sys
+from collections.abc import Mapping, MutableMapping
 from enum import StrEnum
-from typing import TYPE_CHECKING, Final, TextIO, cast
+from typing import Final, TextIO, cast
 
 import structlog
 from opentelemetry import trace
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping, MutableMapping
-
-    from structlog.typing import EventDict, Processor, WrappedLogger
+from structlog.typing import EventDict, Processor, WrappedLogger
 
 REDACTED: Final = "[redacted]"
 

@@ -9,19 +9,14 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-from typing import TYPE_CHECKING, Any
+from collections.abc import Awaitable, Callable
+from datetime import timedelta
+from typing import Any
 
 import structlog
+from opentelemetry.metrics import Meter
 
-from prebuilds.chassis.clock import SystemClock
-
-if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
-    from datetime import timedelta
-
-    from opentelemetry.metrics import Meter
-
-    from prebuilds.chassis.clock import Clock
+from prebuilds.chassis.clock import Clock, SystemClock
 
 _log = structlog.get_logger(__name__)
 

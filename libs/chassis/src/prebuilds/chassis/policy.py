@@ -7,18 +7,13 @@ turned away. The method itself narrows it to the organisation and the owner at h
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import IntEnum, StrEnum
-from typing import TYPE_CHECKING, Final, assert_never
+from typing import Final, assert_never
 
-from prebuilds.domain.principals import Agent, Daemon, Person, Role, Service, ServiceName
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable
-
-    from prebuilds.domain.ids import OrganizationId
-    from prebuilds.domain.principals import Principal
+from prebuilds.domain.ids import OrganizationId
+from prebuilds.domain.principals import Agent, Daemon, Person, Principal, Role, Service, ServiceName
 
 
 class Resource(StrEnum):

@@ -11,9 +11,10 @@ import asyncio
 import os
 import signal
 import sys
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final, TypeVar
+from typing import Final, TypeVar
 
 import structlog
 import uvloop
@@ -22,9 +23,6 @@ from prebuilds.chassis.addresses import Addresses, write_addresses
 from prebuilds.chassis.logs import configure_logs
 from prebuilds.chassis.settings import ProcessSettings, load_settings
 from prebuilds.chassis.tasks import BackgroundTasks
-
-if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Coroutine, Sequence
 
 EXIT_OK: Final = 0
 EXIT_FAILED: Final = 1

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, Final, cast
+from typing import Any, Final, cast
 
 import grpc
 import grpc.aio
@@ -17,18 +18,13 @@ from grpc_reflection.v1alpha import reflection
 
 from prebuilds.chassis.addresses import join_address, split_address
 from prebuilds.chassis.calls import Draining, RunningCalls
+from prebuilds.chassis.identity.authenticator import Authenticator
 from prebuilds.chassis.interceptor import OBSERVED_SERVICES, Chain
-from prebuilds.chassis.policy import rows_missing
+from prebuilds.chassis.policy import AccessTable, rows_missing
+from prebuilds.chassis.settings import ServerSettings
+from prebuilds.chassis.telemetry import Telemetry
 from prebuilds.chassis.tls import server_credentials
-
-if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
-
-    from prebuilds.chassis.identity.authenticator import Authenticator
-    from prebuilds.chassis.policy import AccessTable
-    from prebuilds.chassis.settings import ServerSettings
-    from prebuilds.chassis.telemetry import Telemetry
-    from prebuilds.domain.refusals import Refusal
+from prebuilds.domain.refusals import Refusal
 
 Register = "Callable[[grpc.aio.Server], None]"
 """Adds a servicer to a server: `partial(add_PoolServiceServicer_to_server, servicer)`."""

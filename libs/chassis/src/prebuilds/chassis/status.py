@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from collections.abc import Iterator
+from typing import Final
 
 import grpc
 from google.protobuf import any_pb2, duration_pb2
+from google.protobuf.message import Message
 from google.rpc import (  # pyright: ignore[reportMissingTypeStubs] - they lie beside a partial stub package
     error_details_pb2,
     status_pb2,
 )
 
 from prebuilds.domain.refusals import Code, Reason, Refusal
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from google.protobuf.message import Message
 
 ERROR_DOMAIN: Final = "prebuilds"
 

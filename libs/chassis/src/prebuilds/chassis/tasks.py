@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, NoReturn, Self, TypeVar
+from collections.abc import Coroutine
+from types import TracebackType
+from typing import NoReturn, Self, TypeVar
 
 import structlog
-
-if TYPE_CHECKING:
-    from collections.abc import Coroutine
-    from types import TracebackType
 
 _log = structlog.get_logger(__name__)
 T = TypeVar("T")

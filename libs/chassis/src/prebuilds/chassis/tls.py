@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, cast
+from collections.abc import Callable
+from pathlib import Path
+from typing import cast
 
 import grpc
 import structlog
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
-    from pathlib import Path
-
-    from prebuilds.chassis.settings import PeerSettings, ServerSettings
+from prebuilds.chassis.settings import PeerSettings, ServerSettings
 
 _log = structlog.get_logger(__name__)
 

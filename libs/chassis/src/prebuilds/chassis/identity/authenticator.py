@@ -11,13 +11,13 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, Protocol
+from collections.abc import Sequence
+from typing import Final, Protocol
 from uuid import UUID
 
-from prebuilds.chassis.clock import SystemClock
+from prebuilds.chassis.clock import Clock, SystemClock
 from prebuilds.chassis.identity.cache import Cache
-from prebuilds.chassis.identity.keys import JwksFile, JwksUrl, NoKeys
+from prebuilds.chassis.identity.keys import JwksFile, JwksUrl, KeySet, NoKeys
 from prebuilds.chassis.identity.tokens import (
     SERVICES_ISSUER,
     TrustedIssuer,
@@ -26,18 +26,20 @@ from prebuilds.chassis.identity.tokens import (
     issuer_of,
     verify,
 )
+from prebuilds.chassis.settings import IdentitySettings
 from prebuilds.domain.agents import AgentToken
-from prebuilds.domain.ids import SYSTEM_USER_ID, OrganizationId, ProvisionerKeyId
-from prebuilds.domain.principals import Agent, Daemon, Person, Principal, Service, ServiceName
+from prebuilds.domain.ids import SYSTEM_USER_ID, ProvisionerKeyId
+from prebuilds.domain.principals import (
+    Agent,
+    AssertedRoles,
+    Daemon,
+    Person,
+    Principal,
+    Service,
+    ServiceName,
+    StoredDaemonKey,
+)
 from prebuilds.domain.refusals import Reason, Refusal
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
-    from prebuilds.chassis.clock import Clock
-    from prebuilds.chassis.identity.keys import KeySet
-    from prebuilds.chassis.identity.tokens import AssertedRoles
-    from prebuilds.chassis.settings import IdentitySettings
 
 _SCHEME: Final = "bearer "
 _AGENT_PREFIX: Final = "pba_"
@@ -46,16 +48,6 @@ _DAEMON_PARTS: Final = 3
 _HOLDS_FOR: Final = 10.0
 _DAEMON_HOLDS_FOR: Final = 1.0
 _REMEMBERED: Final = 10_000
-
-
-@dataclass(frozen=True, slots=True)
-class StoredDaemonKey:
-    """A provisioner key as Postgres has it."""
-
-    key_id: ProvisionerKeyId
-    secret_sha256: bytes
-    organization_id: OrganizationId | None
-    tags: Mapping[str, str]
 
 
 class Directory(Protocol):

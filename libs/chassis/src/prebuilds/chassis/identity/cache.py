@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
-from typing import TYPE_CHECKING, Generic, TypeVar
+from collections.abc import Awaitable, Callable, Hashable
+from typing import Generic, TypeVar
 
-if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Hashable
-
-    from prebuilds.chassis.clock import Clock
+from prebuilds.chassis.clock import Clock
 
 K = TypeVar("K", bound="Hashable")
 V = TypeVar("V")

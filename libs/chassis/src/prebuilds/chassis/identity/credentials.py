@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from pathlib import Path
+from typing import Final
 
-from prebuilds.chassis.clock import SystemClock
+from prebuilds.chassis.clock import Clock, SystemClock
 from prebuilds.chassis.identity.keys import SigningKey
 from prebuilds.chassis.identity.tokens import SERVICE_TOKEN_LIFETIME, mint_service_token
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    from prebuilds.chassis.clock import Clock
-    from prebuilds.domain.principals import ServiceName
+from prebuilds.domain.principals import ServiceName
 
 _RENEW_BEFORE_END: Final = 60.0
 

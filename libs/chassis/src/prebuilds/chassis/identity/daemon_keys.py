@@ -5,10 +5,9 @@ from __future__ import annotations
 import hashlib
 import secrets
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
-if TYPE_CHECKING:
-    from prebuilds.domain.ids import ProvisionerKeyId
+from prebuilds.domain.ids import ProvisionerKeyId
 
 _SECRET_BYTES: Final = 32
 

@@ -7,8 +7,10 @@ import base64
 import hashlib
 import json
 import urllib.request
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Final, Protocol, Self, cast
+from pathlib import Path
+from typing import Any, Final, Protocol, Self, cast
 
 import structlog
 from cryptography.hazmat.primitives import serialization
@@ -17,13 +19,7 @@ from jwt import PyJWK
 from jwt.exceptions import PyJWTError
 from pydantic import BaseModel
 
-from prebuilds.chassis.clock import SystemClock
-
-if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
-    from pathlib import Path
-
-    from prebuilds.chassis.clock import Clock
+from prebuilds.chassis.clock import Clock, SystemClock
 
 ALGORITHMS: Final = ("EdDSA", "ES256", "RS256")
 """Signatures that are believed: asymmetric ones only, so that who can verify cannot sign."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import jwt
 from jwt.exceptions import (
@@ -18,13 +18,9 @@ from jwt.exceptions import (
 )
 from pydantic import BaseModel, Field, StrictBool, TypeAdapter, ValidationError
 
-from prebuilds.chassis.identity.keys import ALGORITHMS
-from prebuilds.domain.principals import Role
+from prebuilds.chassis.identity.keys import ALGORITHMS, KeySet, SigningKey
+from prebuilds.domain.principals import AssertedRoles, Role, ServiceName
 from prebuilds.domain.refusals import Reason, Refusal
-
-if TYPE_CHECKING:
-    from prebuilds.chassis.identity.keys import KeySet, SigningKey
-    from prebuilds.domain.principals import ServiceName
 
 SERVICES_ISSUER: Final = "prebuilds-services"
 ROLES_CLAIM: Final = "prebuilds"
@@ -33,14 +29,6 @@ SERVICE_TOKEN_LIFETIME: Final = timedelta(minutes=5)
 _LEEWAY: Final = timedelta(seconds=10)
 _REQUIRED: Final = ["iss", "aud", "sub", "exp"]
 _MAX_TOKEN_LENGTH: Final = 16 * 1024
-
-
-@dataclass(frozen=True, slots=True)
-class AssertedRoles:
-    """Roles that an authoritative issuer's token names: by organisation *name*, in place of the stored ones."""
-
-    organizations: Mapping[str, frozenset[Role]]
-    is_operator: bool = False
 
 
 class _RolesClaim(BaseModel):
