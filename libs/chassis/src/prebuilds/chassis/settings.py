@@ -22,7 +22,6 @@ from typing import Annotated, Any, Final, Self, TypeVar, cast
 
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, ValidationError, model_validator
 from pydantic.fields import FieldInfo
-from pydantic_core import PydanticUndefined
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, SettingsError
 
 from prebuilds.chassis.addresses import split_address
@@ -274,7 +273,7 @@ def _parser(cls: type[ProcessSettings], program: str | None) -> argparse.Argumen
 def _describe(name: str, field: FieldInfo) -> str:
     bounds = [f"at least {_show(rule.ge)}" for rule in field.metadata if hasattr(rule, "ge")]
     bounds += [f"at most {_show(rule.le)}" for rule in field.metadata if hasattr(rule, "le")]
-    default = "required" if field.default is PydanticUndefined else f"default: {_show(field.default) or 'none'}"
+    default = "required" if field.is_required() else f"default: {_show(field.default) or 'none'}"
     env = f"env: {ENV_PREFIX}{name.upper()}"
     if _is_secret(field):
         env = f"file with the secret; {env} or {ENV_PREFIX}{name.upper()}_FILE"
