@@ -9,6 +9,7 @@ import grpc
 import grpc.aio
 import pytest
 
+from prebuilds.agent_gateway.queries.handovers import Unacknowledged, count_unacknowledged
 from prebuilds.domain.claims import ClaimStrategy
 from prebuilds.domain.ids import WorkspaceId
 from prebuilds.store.database import Database
@@ -188,3 +189,20 @@ async def test_two_agents_that_are_ready_together_make_the_prebuild_ready_and_ac
 async def one_value(database: Database, query: LiteralString) -> int | None:
     async with database.transaction("test") as tx:
         return await tx.fetch_one(query, row=int)
+
+
+async def test_a_handover_unacknowledged_for_more_than_a_minute_is_measured(
+    database: Database, channel: grpc.aio.Channel
+) -> None:
+    pool = await builders.make_pool(
+        database, await builders.make_organization(database), strategy=ClaimStrategy.INSTANT
+    )
+    prebuild = await builders.make_prebuild(database, pool)
+    await connect(database, FakeAgent(channel, prebuild.agent_id), prebuild)
+    await builders.claim_prebuild(database, pool, await builders.make_user(database))
+    assert await count_unacknowledged(database) == []
+
+    async with database.transaction("test") as tx:
+        await tx.run("UPDATE claims SET handed_over_at = now() - interval '61 s'")
+
+    assert await count_unacknowledged(database) == [Unacknowledged("acme", "python-dev", "small", 1)]

@@ -31,4 +31,4 @@ class Settings(ServerSettings, DatabaseSettings, EventSettings, AgentTokenSettin
         le=timedelta(seconds=60),
         description="How long an agent whose stream has ended counts as connected.",
     )
-    migrate: bool = Field(default=True, description="Whether the database's schema is upgraded at start.")
+    migrate: bool = Field(default=True, description="Whether to bring the database to this release's schema at start.")
