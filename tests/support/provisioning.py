@@ -277,7 +277,7 @@ def provisioner_settings(database_url: str, nats_url: str, **changed: Any) -> Pr
         "gateway_url": GATEWAY,
         "metrics_address": "",
         "migrate": False,
-        "sweep_interval": timedelta(milliseconds=50),
+        "sweep_interval": timedelta(minutes=1),
         "drain_grace": timedelta(seconds=2),
     }
     return ProvisionerSettings(**(given | changed))

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime
 from uuid import UUID
 
@@ -10,8 +11,8 @@ import pytest
 from prebuilds.domain.builds import Transition
 from prebuilds.domain.claims import ClaimStrategy
 from prebuilds.domain.ids import WorkspaceId
-from prebuilds.store.database import Database
-from prebuilds.v1 import job_pb2, workspace_pb2
+from prebuilds.store.database import Database, open_database
+from prebuilds.v1 import job_pb2, provisioner_service_pb2, workspace_pb2
 from tests.support.provisioning import (
     HOST,
     DaemonClient,
@@ -341,3 +342,21 @@ async def test_an_unknown_job_is_not_found(daemon: DaemonClient) -> None:
         with pytest.raises(grpc.aio.AioRpcError) as refused:
             await call
         assert refused.value.code() == grpc.StatusCode.NOT_FOUND
+
+
+async def test_the_trace_of_a_build_goes_on_from_its_queueing_to_its_events(
+    daemon: DaemonClient, tenant: Tenant, database: Database, database_url: str
+) -> None:
+    trace_id = "0af7651916cd43dd8448eb211c80319c"
+    traceparent = f"00-{trace_id}-b7ad6b7169203331-01"
+    async with open_database(database_url, min_size=1, trace_context=lambda: traceparent) as traced:
+        await replace(tenant, database=traced).fill()
+    job = await daemon.acquire_some()
+    assert job.traceparent == traceparent
+    await forget_events(database)
+    request = provisioner_service_pb2.CompleteJobRequest(lease=job.lease, agent_names=["main"], host_id=HOST)
+
+    await daemon.stub.CompleteJob(request, metadata=(("traceparent", job.traceparent),))
+
+    (carried,) = await fetch(database, b"SELECT traceparent FROM outbox WHERE event = 'build_changed'")
+    assert trace_id in carried

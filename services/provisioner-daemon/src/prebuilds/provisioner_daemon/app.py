@@ -35,7 +35,7 @@ async def open_app(settings: DaemonSettings) -> AsyncGenerator[App]:
         ca_file = settings.provisioner_ca_file
         channel = await stack.enter_async_context(
             open_channel(
-                settings.provisioner_url,
+                settings.provisioner_address,
                 token=settings.provisioner_key.get_secret_value(),
                 tls=None if ca_file is None else Tls(ca_file=ca_file),
             )

@@ -127,9 +127,9 @@ class JobRun:
     async def _report(self, end: Result | BadEnd) -> None:
         failures = 0
         while not self._is_lost:
-            lines = self._lines.pending(LINES_AT_ONCE)
             try:
-                await self._provisioner.report(self._job.lease, end, lines)
+                await self._send_most_lines()
+                await self._provisioner.report(self._job.lease, end, self._lines.pending(LINES_AT_ONCE))
             except PrebuildsError as error:
                 if not is_passing(error):
                     end = self._refused(end, error)
@@ -138,6 +138,12 @@ class JobRun:
                 continue
             self._log.info("job ended", end=type(end).__name__, error=getattr(end, "error", ""))
             return
+
+    async def _send_most_lines(self) -> None:
+        """Send what the report of the end has no room for."""
+        while len(lines := self._lines.pending(LINES_AT_ONCE + 1)) > LINES_AT_ONCE:
+            await self._provisioner.update(self._job.lease, lines[:LINES_AT_ONCE])
+            self._lines.confirm(lines[:LINES_AT_ONCE])
 
     def _refused(self, end: Result | BadEnd, error: PrebuildsError) -> Result | BadEnd:
         """The service will not have this end: it is not ours any more, or it is told as a failure of the daemon."""

@@ -31,7 +31,7 @@ def _own_host() -> str:
 class DaemonSettings(ProcessSettings):
     """Everything that a provisioner daemon can be told."""
 
-    provisioner_url: Annotated[str, AfterValidator(_check_url)] = Field(
+    provisioner_address: Annotated[str, AfterValidator(_check_url)] = Field(
         description="Where the provisioner service is: host:port, http://host:port or https://host[:port]."
     )
     provisioner_ca_file: Path | None = Field(
