@@ -20,7 +20,7 @@ class Wishes:
 
     def __init__(self) -> None:
         """Nothing is compiled yet."""
-        self._compiled: dict[PresetId, Wish] = {}
+        self._compiled: dict[PresetId, tuple[object, Wish]] = {}
 
     def policy_of(self, preset: PresetRow) -> Policy:
         """What the preset says about its pool."""
@@ -40,14 +40,16 @@ class Wishes:
         self._compiled = {id_: wish for id_, wish in self._compiled.items() if id_ in kept}
 
     def _wish_of(self, preset: PresetRow) -> Wish:
+        stored = (preset.desired_instances, preset.timezone, preset.crons, preset.schedule_instances)
         known = self._compiled.get(preset.preset_id)
-        if known is not None:
-            return known
+        # What is stored of a preset should never change, but is cheap to compare.
+        if known is not None and known[0] == stored:
+            return known[1]
         schedules = [
             Schedule(cron, instances) for cron, instances in zip(preset.crons, preset.schedule_instances, strict=True)
         ]
         wish = compile_wish(preset.desired_instances, preset.timezone, schedules)
         if wish.error:
             _log.error("schedules cannot be followed, instances count", preset_id=preset.preset_id, cause=wish.error)
-        self._compiled[preset.preset_id] = wish
+        self._compiled[preset.preset_id] = (stored, wish)
         return wish

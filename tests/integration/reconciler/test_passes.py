@@ -1,0 +1,239 @@
+"""What passes share, skip, wait for and undo."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from uuid import UUID
+
+import pytest_asyncio
+from opentelemetry.metrics import NoOpMeter
+from sqlalchemy import select, text, update
+
+from prebuilds.domain.builds import BuildOutcome, FailureClass, JobStatus, Transition
+from prebuilds.domain.events import EventKind
+from prebuilds.domain.ids import OrganizationId, PresetId
+from prebuilds.reconciler.hints import Hints
+from prebuilds.reconciler.passes import Reconciler
+from prebuilds.reconciler.queries.pools import (
+    Extent,
+    count_prebuilds,
+    lock_preset,
+    read_moment,
+    read_prebuilds,
+    read_presets,
+)
+from prebuilds.reconciler.rules.planner import Config
+from prebuilds.reconciler.rules.state import Counts, count
+from prebuilds.reconciler.wakeups import EVERYTHING
+from prebuilds.reconciler.wishes import Wishes
+from prebuilds.store import schema
+from prebuilds.store.database import Database
+from prebuilds.store.pool.filling import PoolKey
+from tests.support.builders import claim_prebuild, make_organization, make_pool, make_user
+from tests.support.reconciling import Stage
+
+
+@pytest_asyncio.fixture
+async def organization(database: Database) -> OrganizationId:
+    return await make_organization(database)
+
+
+def reconciler(database: Database, hints: Hints | None = None, *, concurrency: int = 2) -> Reconciler:
+    return Reconciler(
+        database,
+        hints or Hints(),
+        config=Config(),
+        lookback=timedelta(hours=1),
+        concurrency=concurrency,
+        meter=NoOpMeter("test"),
+    )
+
+
+async def set_template(database: Database, pool: PoolKey, **values: object) -> None:
+    async with database.transaction("test") as tx:
+        await tx.execute(update(schema.Template).where(schema.Template.id == pool.template_id).values(**values))
+
+
+async def test_a_pool_at_its_target_is_left_alone(database: Database, organization: OrganizationId) -> None:
+    await make_pool(database, organization, instances=2)
+    passes = reconciler(database)
+
+    first = await passes.run_pass(EVERYTHING)
+    second = await passes.run_pass(EVERYTHING)
+
+    assert (first.created, first.reconciled, first.skipped) == (2, 1, 0)
+    assert (second.created, second.reconciled, second.skipped) == (0, 0, 1)
+
+
+async def test_a_preset_that_somebody_else_holds_is_tried_again(
+    database: Database, organization: OrganizationId
+) -> None:
+    pool = await make_pool(database, organization, instances=1)
+    hints = Hints()
+    passes = reconciler(database, hints)
+    async with database.transaction("another replica") as tx:
+        assert await lock_preset(tx, pool.preset_id)
+        held = await passes.run_pass(EVERYTHING)
+    assert (held.held_elsewhere, held.created) == (1, 0)
+
+    await hints.wakeups.wait(timedelta(seconds=10))
+
+    again = await passes.run_pass(hints.take())
+    assert again.created == 1
+
+
+async def test_a_pause_keeps_a_pool_as_it_is(database: Database, organization: OrganizationId) -> None:
+    pool = await make_pool(database, organization, instances=1)
+    passes = reconciler(database)
+    async with database.transaction("test") as tx:
+        paused_at = (await read_moment(tx)).at
+    await set_template(database, pool, paused_at=paused_at)
+
+    statistics = await passes.run_pass(EVERYTHING)
+
+    assert (statistics.paused, statistics.created) == (1, 0)
+    await set_template(database, pool, paused_at=None)
+    assert (await passes.run_pass(EVERYTHING)).created == 1
+
+
+async def test_hints_reach_the_pools_that_they_are_about(database: Database, organization: OrganizationId) -> None:
+    pool = await make_pool(database, organization, template="a", instances=1)
+    await make_pool(database, organization, template="b", instances=1)
+    passes = reconciler(database)
+
+    by_template = await passes.run_pass(Extent(template_ids=frozenset({pool.template_id})))
+    async with database.transaction("test") as tx:
+        (prebuild,) = (await read_prebuilds(tx, [pool.preset_id]))[pool.preset_id]
+    by_workspace = await passes.run_pass(Extent(workspace_ids=frozenset({prebuild.workspace_id})))
+    by_nothing = await passes.run_pass(Extent(preset_ids=frozenset({PresetId(UUID(int=1))})))
+
+    assert (by_template.seen, by_template.created) == (1, 1)
+    assert (by_workspace.seen, by_workspace.created) == (1, 0)
+    assert by_nothing.seen == 0
+
+
+async def test_sql_counts_as_the_rules_do(database: Database, organization: OrganizationId, stage: Stage) -> None:
+    pool = await make_pool(database, organization, instances=6)
+    passes = reconciler(database)
+    await passes.run_pass(EVERYTHING)
+    await stage.make_eligible(str(pool.preset_id))
+    await set_instances(database, pool, 9)
+    await passes.run_pass(EVERYTHING)
+    running, failing, _ = await stage.jobs(str(pool.preset_id))
+    await stage.finish([running])
+    await stage.finish([failing], BuildOutcome.FAILED, FailureClass.INFRASTRUCTURE)
+    await set_instances(database, pool, 4)
+    await passes.run_pass(EVERYTHING)
+
+    async with database.read("test", snapshot=True) as tx:
+        moment = await read_moment(tx)
+        (preset,) = await read_presets(tx, [pool.preset_id])
+        in_sql = (await count_prebuilds(tx, [pool.preset_id]))[pool.preset_id]
+        prebuilds = (await read_prebuilds(tx, [pool.preset_id]))[pool.preset_id]
+
+    assert in_sql == count(Wishes().policy_of(preset), prebuilds, moment.at)
+    assert in_sql == Counts(running=4, ready=in_sql.ready, starting=1, queued=1, deleting=3, failed=1)
+
+
+async def test_only_first_starts_that_wait_are_canceled(
+    database: Database, organization: OrganizationId, stage: Stage
+) -> None:
+    pool = await make_pool(database, organization, instances=3)
+    passes = reconciler(database)
+    await passes.run_pass(EVERYTHING)
+    queued, taken, built = await stage.jobs(str(pool.preset_id))
+    await stage.finish([built])
+    async with database.transaction("test") as tx:
+        await tx.run(
+            b"UPDATE jobs SET status = 'running', lease_id = gen_random_uuid() WHERE id = %(id)s", {"id": taken}
+        )
+    await set_template(database, pool, deprecated="use the other one")
+
+    statistics = await passes.run_pass(EVERYTHING)
+
+    assert (statistics.canceled, statistics.deleted, statistics.created) == (1, 1, 0)
+    assert await stage.states(str(pool.preset_id)) == ["deleting", "starting"]
+    async with database.transaction("test") as tx:
+        jobs = await tx.execute(select(schema.Job.status).where(schema.Job.id.in_([queued, taken])))
+        assert set(jobs.scalars()) == {JobStatus.CANCELED, JobStatus.RUNNING}
+        outcomes = select(schema.Build.outcome, schema.Workspace.deleted).join(
+            schema.Workspace, schema.Workspace.id == schema.Build.workspace_id
+        )
+        rows = await tx.execute(outcomes.where(schema.Build.outcome == BuildOutcome.CANCELED))
+        assert rows.all() == [(BuildOutcome.CANCELED, True)]
+
+
+async def test_a_claimed_prebuild_is_not_deleted_whatever_the_plan_said(
+    database: Database, organization: OrganizationId, stage: Stage
+) -> None:
+    pool = await make_pool(database, organization, instances=1)
+    passes = reconciler(database)
+    await passes.run_pass(EVERYTHING)
+    await stage.make_eligible(str(pool.preset_id))
+    claimed = await claim_prebuild(database, pool, await make_user(database))
+    await set_template(database, pool, deprecated="gone")
+
+    assert (await passes.run_pass(EVERYTHING)).deleted == 0
+    async with database.transaction("test") as tx:
+        deletes = await tx.execute(select(schema.Build.id).where(schema.Build.transition == Transition.DELETE))
+        assert deletes.all() == []
+        owned = await tx.execute(select(schema.Workspace.deleted).where(schema.Workspace.id == claimed.workspace_id))
+        assert owned.scalar_one() is False
+
+
+async def test_one_pool_that_fails_stops_no_other(database: Database, organization: OrganizationId) -> None:
+    broken = await make_pool(database, organization, template="broken", instances=1)
+    await make_pool(database, organization, template="sound", instances=1)
+    async with database.transaction("test") as tx:
+        # A trigger that only the broken template's workspaces run into.
+        await tx.run(b"CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE 'broken'; END $$")
+        # DDL takes no parameters; the id is of our own making.
+        await tx.execute(
+            text(
+                "CREATE TRIGGER refuse BEFORE INSERT ON workspaces FOR EACH ROW"
+                f" WHEN (NEW.template_id = '{broken.template_id}'::uuid) EXECUTE FUNCTION refuse()"
+            )
+        )
+
+    statistics = await reconciler(database).run_pass(EVERYTHING)
+
+    assert (statistics.failed, statistics.created) == (1, 1)
+
+
+async def test_a_fill_queues_jobs_and_tells_the_daemons(database: Database, organization: OrganizationId) -> None:
+    await make_pool(database, organization, instances=2)
+    told: list[EventKind] = []
+    database.on_commit(lambda rows: told.extend(row.event for row in rows))
+
+    await reconciler(database).run_pass(EVERYTHING)
+
+    assert told.count(EventKind.JOB_QUEUED) == 2
+
+
+async def test_many_pools_use_no_more_connections_than_allowed(
+    database: Database, organization: OrganizationId
+) -> None:
+    for number in range(8):
+        await make_pool(database, organization, template=f"t{number}", instances=1)
+    statistics = await reconciler(database, concurrency=1).run_pass(EVERYTHING)
+    assert (statistics.seen, statistics.created) == (8, 8)
+
+
+async def test_a_hint_that_comes_while_its_pool_is_worked_on_is_kept() -> None:
+    hints = Hints()
+    first = Extent(preset_ids=frozenset({PresetId(UUID(int=1))}))
+    hints.add(first)
+    assert hints.take() == first
+
+    hints.add(first)
+
+    assert await hints.wakeups.wait(timedelta(0))
+    assert hints.take() == first
+    assert not hints.take()
+
+
+async def set_instances(database: Database, pool: PoolKey, instances: int) -> None:
+    async with database.transaction("test") as tx:
+        await tx.execute(
+            update(schema.Preset).where(schema.Preset.id == pool.preset_id).values(desired_instances=instances)
+        )
