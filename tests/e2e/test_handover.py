@@ -22,7 +22,7 @@ fi"""
 
 
 async def _claim(system: RunningSystem, template: str) -> str:
-    created = await system.alice.create_workspace(ORGANIZATION, template)
+    created = await system.alice.create_workspace(ORGANIZATION, template, preset="p")
     assert created.outcome == claim_pb2.CREATION_OUTCOME_HIT
     return created.workspace.id
 

@@ -61,10 +61,10 @@ async def take_tour(stack: Stack, steps: Steps, template: Path) -> None:
         with steps.step("push the template") as step:
             name = await _push(admin, template, step)
         with steps.step("pool is warm") as step:
-            await _wait_until_full(admin, name, step)
+            pool = await _wait_until_full(admin, name, step)
         if await _workspaces(developer):
             return
-        await _claim(stack, developer, name, steps)
+        await _claim(stack, developer, pool, steps)
         with steps.step("pool is full again") as step:
             await _wait_until_full(admin, name, step)
 
@@ -118,7 +118,7 @@ async def _push(admin: PrebuildsClient, folder: Path, step: Step) -> str:
     return pushed.template.name
 
 
-async def _wait_until_full(admin: PrebuildsClient, template: str, step: Step) -> None:
+async def _wait_until_full(admin: PrebuildsClient, template: str, step: Step) -> pool_pb2.Pool:
     deadline = monotonic() + PATIENCE.total_seconds()
     while True:
         pool = await _pool(admin, template)
@@ -126,7 +126,7 @@ async def _wait_until_full(admin: PrebuildsClient, template: str, step: Step) ->
             step.tell(f"{pool.counts.eligible} of {pool.target.instances} ready, {pool.counts.starting} starting")
             if pool.counts.eligible >= pool.target.instances:
                 step.result = f"{pool.counts.eligible} ready"
-                return
+                return pool
             if pool.counts.failed > pool.target.instances:
                 raise TourError(
                     "prebuilds fail: see `prebuilds workspaces list --filter is_prebuild=true` and the logs"
@@ -146,9 +146,9 @@ async def _workspaces(developer: PrebuildsClient) -> list[workspace_pb2.Workspac
     return list((await developer.call(developer.workspaces.ListWorkspaces, request)).workspaces)
 
 
-async def _claim(stack: Stack, developer: PrebuildsClient, template: str, steps: Steps) -> None:
+async def _claim(stack: Stack, developer: PrebuildsClient, pool: pool_pb2.Pool, steps: Steps) -> None:
     with steps.step(f"{DEVELOPER} asks for a workspace") as step:
-        created = await developer.create_workspace(ORGANIZATION, template)
+        created = await developer.create_workspace(ORGANIZATION, pool.template_name, preset=pool.name)
         if created.outcome != claim_pb2.CREATION_OUTCOME_HIT:
             raise TourError("the pool was full, and yet no prebuild was claimed")
         step.result = f"{created.workspace.name}, claimed"

@@ -12,7 +12,7 @@ import typer
 from prebuilds.cli.connection import EXIT_USAGE, Organization, fail, run
 from prebuilds.cli.output import Format, Output, age, console, json_line, show_json, table, word
 from prebuilds.sdk.client import PrebuildsClient
-from prebuilds.v1 import agent_pb2, claim_pb2, reason_pb2, workspace_pb2, workspace_service_pb2
+from prebuilds.v1 import agent_pb2, claim_pb2, reason_pb2, template_service_pb2, workspace_pb2, workspace_service_pb2
 
 app = typer.Typer(help="Places to work: create, which claims; list, show, delete.", no_args_is_help=True)
 
@@ -30,7 +30,10 @@ Which = Annotated[str, typer.Argument(help="Id, or name of a workspace of your o
 def create(
     template: Annotated[str, typer.Argument(help="Name or id of the template.")],
     *,
-    preset: Annotated[str, typer.Option(help="Name or id of the preset; default: found by the parameters.")] = "",
+    preset: Annotated[
+        str,
+        typer.Option(help="Name or id of the preset; default: found by the parameters; without any, the default one."),
+    ] = "",
     parameter: Annotated[
         list[str] | None, typer.Option("--parameter", "-p", help="A value, NAME=VALUE; may be repeated.")
     ] = None,
@@ -51,7 +54,7 @@ def create(
         created = await client.create_workspace(
             organization,
             template,
-            preset=preset,
+            preset=preset or ("" if parameters else await _default_preset(client, organization, template)),
             parameters=parameters,
             name=name,
             owner=owner,
@@ -159,6 +162,13 @@ async def workspaces_of(client: PrebuildsClient, organization: str, filter_: str
         if not page.next_page_token:
             return found
         request.page_token = page.next_page_token
+
+
+async def _default_preset(client: PrebuildsClient, organization: str, template: str) -> str:
+    """Find what a person means who names neither preset nor parameter; empty where the template has no default."""
+    request = template_service_pb2.ListPresetsRequest(organization=organization, template=template)
+    presets = (await client.call(client.templates.ListPresets, request)).presets
+    return next((preset.id for preset in presets if preset.is_default), "")
 
 
 async def _find(client: PrebuildsClient, organization: str, which: str) -> workspace_pb2.Workspace:
