@@ -7,6 +7,7 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
+from types import TracebackType
 from typing import Any, Self
 from uuid import UUID, uuid4
 
@@ -91,7 +92,9 @@ class refuses:  # noqa: N801 - reads as a verb where it is used
         self._info = self._raises.__enter__()
         return self
 
-    def __exit__(self, kind: Any, error: Any, trace: Any) -> bool:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> bool:
         handled = self._raises.__exit__(kind, error, trace)
         self.refused = refusal(self._info.value)
         assert self.refused.reason == self._reason, self.refused

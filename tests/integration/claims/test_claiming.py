@@ -112,7 +112,7 @@ INELIGIBLE: dict[str, Callable[[Database, PoolKey, WorkspaceId], Awaitable[objec
     "unconnected": lambda database, _, prebuild: change_prebuild(
         database, prebuild, gateways=None, disconnected_at=LONG_AGO
     ),
-    "connected to a gateway that is gone": lambda database, *_: _age_gateways(database),
+    "connected to a gateway that is gone": lambda database, _, __: _age_gateways(database),
     "unready": lambda database, _, prebuild: change_prebuild(database, prebuild, ready_at=None),
     "stopped": lambda database, _, prebuild: change_prebuild(database, prebuild, state=PrebuildState.STOPPED),
     "failed": lambda database, _, prebuild: change_prebuild(database, prebuild, state=PrebuildState.FAILED),

@@ -22,17 +22,20 @@ live AS MATERIALIZED (
 ),
 picked AS (
     SELECT
-        p.workspace_id, p.template_id, p.version_id, p.preset_id, preset.name AS preset_name,
-        template.name AS template_name, template.claim_strategy
-    FROM prebuilds AS p
-    JOIN presets AS preset ON preset.id = p.preset_id
+        p.workspace_id, template.id AS template_id, preset.version_id, preset.id AS preset_id,
+        preset.name AS preset_name, template.name AS template_name, template.claim_strategy
+    FROM presets AS preset
     JOIN templates AS template ON template.id = preset.template_id
-    WHERE EXISTS (SELECT FROM admitted)
-        AND p.preset_id = %(preset_id)s
-        AND prebuild_is_eligible(p, preset, template, statement_timestamp(), (SELECT gateways FROM live))
-    ORDER BY p.expires_at NULLS LAST, p.ready_at
-    LIMIT 1
-    FOR UPDATE OF p SKIP LOCKED
+    CROSS JOIN LATERAL (
+        SELECT p.workspace_id
+        FROM prebuilds AS p
+        WHERE p.preset_id = preset.id
+            AND prebuild_is_eligible(p, preset, template, statement_timestamp(), (SELECT gateways FROM live))
+        ORDER BY p.expires_at NULLS LAST, p.ready_at
+        LIMIT 1
+        FOR UPDATE OF p SKIP LOCKED
+    ) AS p
+    WHERE preset.id = %(preset_id)s AND EXISTS (SELECT FROM admitted)
 ),
 taken AS (
     DELETE FROM prebuilds AS p

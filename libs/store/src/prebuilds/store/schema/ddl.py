@@ -17,7 +17,7 @@ CREATE FUNCTION prebuild_is_eligible(
         AND prebuild.ready_at IS NOT NULL
         AND prebuild.delete_marked_at IS NULL
         AND prebuild.gateways IS NOT NULL
-        AND prebuild.gateways <@ live_gateways
+        AND coalesce(prebuild.gateways <@ live_gateways, false)
         AND (prebuild.expires_at IS NULL OR at <= prebuild.expires_at)
         AND (preset.last_invalidated_at IS NULL OR prebuild.created_at >= preset.last_invalidated_at)
         AND template.active_version_id = prebuild.version_id
@@ -27,7 +27,9 @@ $$
 """
 """What makes a prebuild eligible (behaviour section 6), written once; claim, snapshot and metrics call it.
 
-A plain SQL function of one expression, which Postgres inlines, so that partial indexes still serve it.
+A plain SQL function of one expression, which Postgres inlines, so that partial indexes still serve it. The coalesce
+keeps the planner from guessing that hardly any array lies within another: it would then fetch and sort a whole pool
+instead of reading one row by the index.
 """
 
 SYSTEM_USER: Final = f"""

@@ -44,7 +44,7 @@ def autostart_problem(text: str) -> str | None:
 def _is_zone(zone: str) -> bool:
     try:
         ZoneInfo(zone)
-    except (ValueError, OSError):
+    except (KeyError, ValueError, OSError):
         return False
     return True
 

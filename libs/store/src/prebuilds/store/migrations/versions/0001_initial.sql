@@ -544,7 +544,7 @@ CREATE FUNCTION prebuild_is_eligible(
         AND prebuild.ready_at IS NOT NULL
         AND prebuild.delete_marked_at IS NULL
         AND prebuild.gateways IS NOT NULL
-        AND prebuild.gateways <@ live_gateways
+        AND coalesce(prebuild.gateways <@ live_gateways, false)
         AND (prebuild.expires_at IS NULL OR at <= prebuild.expires_at)
         AND (preset.last_invalidated_at IS NULL OR prebuild.created_at >= preset.last_invalidated_at)
         AND template.active_version_id = prebuild.version_id

@@ -1,0 +1,168 @@
+"""Misses, standing, parameters, filters, page tokens and autostart schedules."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import UTC, datetime
+from typing import Any
+from uuid import UUID
+
+import pytest
+
+from prebuilds.claims.rules.autostart import autostart_problem
+from prebuilds.claims.rules.filters import read_filter
+from prebuilds.claims.rules.misses import REFUSED_AS, PoolFacts, why_missed
+from prebuilds.claims.rules.paging import PageWish, Position
+from prebuilds.claims.rules.parameters import Parameter, all_values, changed_problems, immutable_choices, value_problem
+from prebuilds.claims.rules.standing import (
+    STATUS,
+    AgentStanding,
+    Ended,
+    WorkspaceStatus,
+    how_it_ended,
+    is_ready,
+    standings_of,
+)
+from prebuilds.domain.agents import AgentState
+from prebuilds.domain.builds import JobStatus, Transition
+from prebuilds.domain.claims import MissReason
+from prebuilds.domain.pools import PresetStatus
+from prebuilds.domain.refusals import Code, Refusal
+
+WORST = PoolFacts(False, PresetStatus.VALIDATION_FAILED, paused=True, ready=0, prebuilds=1, older=1)
+STEPS: list[tuple[MissReason, dict[str, Any]]] = [
+    (MissReason.NO_POOL, {"has_pool": True}),
+    (MissReason.VALIDATION_FAILED, {"status": PresetStatus.HARD_LIMITED}),
+    (MissReason.HARD_LIMITED, {"status": PresetStatus.HEALTHY}),
+    (MissReason.PAUSED, {"paused": False}),
+    (MissReason.ROTATING, {"older": 0}),
+    (MissReason.NONE_READY, {"prebuilds": 0}),
+    (MissReason.POOL_EMPTY, {}),
+]
+
+
+def test_the_first_reason_that_applies_is_given() -> None:
+    facts = WORST
+    for reason, mended in STEPS:
+        assert why_missed(facts) is reason
+        facts = replace(facts, **mended)
+
+
+def test_a_version_with_a_ready_prebuild_is_not_rotating() -> None:
+    facts = PoolFacts(True, PresetStatus.HEALTHY, paused=False, ready=1, prebuilds=1, older=3)
+
+    assert why_missed(facts) is MissReason.NONE_READY
+
+
+def test_every_miss_is_refused_with_its_own_reason() -> None:
+    assert {REFUSED_AS[miss].name for miss in MissReason} == {miss.name for miss in MissReason}
+
+
+def test_every_state_of_a_build_has_a_status() -> None:
+    assert {f"{transition}:{status}" for transition in Transition for status in JobStatus} <= set(STATUS)
+    assert all(standings_of(status) for status in WorkspaceStatus)
+
+
+READY = AgentStanding("main", AgentState.READY, 1)
+
+
+def test_ready_means_every_agent_in_the_owners_generation() -> None:
+    assert is_ready(WorkspaceStatus.RUNNING, 1, [READY])
+    assert not is_ready(WorkspaceStatus.RUNNING, 2, [READY])
+    assert not is_ready(WorkspaceStatus.RUNNING, 1, [READY, replace(READY, state=AgentState.STARTING)])
+    assert not is_ready(WorkspaceStatus.RUNNING, 1, [])
+    assert not is_ready(WorkspaceStatus.STARTING, 1, [READY])
+
+
+def test_an_old_owners_failed_agent_does_not_end_a_watch() -> None:
+    broken = AgentStanding("main", AgentState.START_ERROR, 0)
+
+    assert how_it_ended(WorkspaceStatus.RUNNING, 1, [broken]) is None
+    ended = how_it_ended(WorkspaceStatus.RUNNING, 0, [broken])
+    assert ended is not None
+    assert ended.agent == broken
+
+
+@pytest.mark.parametrize("status", [WorkspaceStatus.STOPPED, WorkspaceStatus.DELETED])
+def test_what_is_at_rest_ended_well(status: WorkspaceStatus) -> None:
+    assert how_it_ended(status, 0, []) == Ended()
+
+
+SIZE = Parameter("size", "string", "small", mutable=False, options=("small", "large"))
+CPUS = Parameter("cpus", "number", None, mutable=True, options=())
+DEBUG = Parameter("debug", "bool", "false", mutable=True, options=())
+
+
+@pytest.mark.parametrize(
+    "parameter, good, bad",
+    [(SIZE, "large", "huge"), (CPUS, "0.5", "NaN"), (CPUS, "-4e2", "0x10"), (DEBUG, "true", "True")],
+)
+def test_values_are_of_their_parameter(parameter: Parameter, good: str, bad: str) -> None:
+    assert value_problem(parameter, good) is None
+    assert value_problem(parameter, bad)
+
+
+def test_a_value_beyond_the_preset_that_is_the_default_is_no_choice() -> None:
+    assert immutable_choices([SIZE, CPUS], {"size": "small", "cpus": "2"}, {}) == ()
+    assert immutable_choices([SIZE], {"size": "large"}, {}) == ("size",)
+    assert immutable_choices([SIZE], {"size": "large"}, {"size": "large"}) == ()
+
+
+def test_a_preset_comes_before_what_is_given_and_that_before_the_default() -> None:
+    assert all_values([SIZE, CPUS, DEBUG], {"cpus": "2", "size": "large"}, {"size": "small"}) == {
+        "size": "small",
+        "cpus": "2",
+        "debug": "false",
+    }
+
+
+def test_what_exists_changes_only_in_mutable_parameters() -> None:
+    problems = changed_problems([SIZE, CPUS], {"size": "large", "cpus": "x", "nope": ""})
+
+    assert {problem.field for problem in problems} == {"parameters.size", "parameters.cpus", "parameters.nope"}
+    assert list(changed_problems([SIZE, CPUS], {"cpus": "4"})) == []
+
+
+def test_a_filter_is_read() -> None:
+    assert read_filter("name=a b AND status=running", ("name", "status")) == {"name": "a b", "status": "running"}
+    assert read_filter("  ", ("name",)) == {}
+
+
+def test_everything_wrong_with_a_filter_is_told() -> None:
+    with pytest.raises(Refusal) as refused:
+        read_filter("name AND colour=red AND size=1 AND size=2", ("name", "size"))
+
+    assert len(refused.value.violations) == 3
+
+
+PLACE = Position(datetime(2026, 1, 1, tzinfo=UTC), UUID(int=1))
+
+
+def test_a_page_token_goes_on_where_its_page_ended_and_only_in_its_query() -> None:
+    page = PageWish(("List", "acme"), 1, "").cut(["a", "b"], lambda _: PLACE)
+
+    assert page.things == ["a"]
+    assert PageWish(("List", "acme"), 5, page.next_token).after() == PLACE
+    with pytest.raises(Refusal) as refused:
+        PageWish(("List", "other"), 1, page.next_token).after()
+    assert refused.value.code is Code.INVALID_ARGUMENT
+
+
+def test_the_last_page_has_no_token() -> None:
+    assert PageWish(("List",), 2, "").cut(["a", "b"], lambda _: PLACE).next_token == ""
+    assert PageWish(("List",), 2, "").cut([], lambda _: PLACE).next_token == ""
+
+
+@pytest.mark.parametrize(
+    "text", ["", "0 8 * * 1-5", "CRON_TZ=Europe/Berlin 30 8 * * mon-fri", "*/15 0,12 1-31/2 jan *"]
+)
+def test_an_autostart_schedule_is_accepted(text: str) -> None:
+    assert autostart_problem(text) is None
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["* * * *", "60 8 * * *", "0 8 * * 7", "0 5-2 * * *", "CRON_TZ=Mars/Base 0 8 * * *", "@daily", "0 8 * * */0"],
+)
+def test_a_bad_autostart_schedule_is_refused(text: str) -> None:
+    assert autostart_problem(text)
