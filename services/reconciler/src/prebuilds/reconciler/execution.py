@@ -13,6 +13,7 @@ from prebuilds.domain.refusals import Refusal
 from prebuilds.reconciler.queries.pools import PresetRow, read_values
 from prebuilds.reconciler.rules.planner import BackOff, CancelPending, Create, Delete, DeleteReason, Plan
 from prebuilds.store.pool.filling import cancel_pending, create_prebuilds, mark_deleting
+from prebuilds.store.pool.locks import lock_prebuilds, lock_workspaces
 from prebuilds.store.transactions import Transaction
 
 _BELOW_TARGET = "below_target"
@@ -34,9 +35,12 @@ class Done:
 async def execute(tx: Transaction, preset: PresetRow, plan: Plan) -> Done:
     """Do what the plan says, in its order, which has deletes before creates.
 
-    A failure to cancel is logged and does not stop the other actions. Locks as `store.pool.filling` says, once for
-    each action: prebuilds that the later ones lock are none of those that the earlier ones locked, and new.
+    A failure to cancel is logged and does not stop the other actions. Locks first what all deletes lock, pool rows and
+    then workspaces, since the actions one after the other would not keep that order.
     """
+    doomed = [id_ for action in plan.actions if isinstance(action, Delete) for id_ in action.workspace_ids]
+    if doomed:
+        await lock_workspaces(tx, sorted(await lock_prebuilds(tx, doomed)))
     created = deleted = canceled = 0
     backs_off = False
     for action in plan.actions:

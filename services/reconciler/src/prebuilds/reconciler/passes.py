@@ -43,7 +43,7 @@ from prebuilds.reconciler.queries.pools import (
     read_prebuilds,
     read_presets,
 )
-from prebuilds.reconciler.rules.planner import Block, Config, Plan, name_deletions, plan
+from prebuilds.reconciler.rules.planner import Block, Config, Plan, can_skip, name_deletions, plan
 from prebuilds.reconciler.rules.state import Counts, History, count
 from prebuilds.reconciler.wishes import Wishes
 from prebuilds.store.database import Database
@@ -83,7 +83,8 @@ class Snapshot:
     moment: Moment
     presets: Sequence[PresetRow]
     plans: Mapping[PresetId, Plan]
-    """Of the pools that are not paused."""
+    """Of the pools that are neither paused nor skippable."""
+    paused: int
 
     def with_work(self) -> list[PresetId]:
         """The pools to work on."""
@@ -144,17 +145,22 @@ class Reconciler:
         if extent.everything:
             self._wishes.forget_all_but(preset_ids)
         plans: dict[PresetId, Plan] = {}
+        paused = 0
         for preset in presets:
-            if preset.paused_at is None and not moment.is_paused:
+            if preset.paused_at is not None or moment.is_paused:
+                paused += 1
+                continue
+            policy, counted = self._wishes.policy_of(preset), counts.get(preset.preset_id, _NOTHING)
+            if not can_skip(policy, counted):
                 plans[preset.preset_id] = plan(
-                    self._wishes.policy_of(preset),
-                    counts.get(preset.preset_id, _NOTHING),
+                    policy,
+                    counted,
                     histories.get(preset.preset_id, _NO_HISTORY),
                     moment.at,
                     self._config,
                     template_starting=starting.get(preset.template_id, 0),
                 )
-        return Snapshot(moment, presets, plans)
+        return Snapshot(moment, presets, plans, paused)
 
     async def _work_on(self, preset_id: PresetId) -> Done | _Outcome:
         async with self._slots:
@@ -228,10 +234,10 @@ class Reconciler:
         return PassStatistics(
             started_at=snapshot.moment.at,
             seen=len(snapshot.presets),
-            skipped=len(snapshot.plans) - len(outcomes),
+            skipped=len(snapshot.presets) - snapshot.paused - len(outcomes),
             reconciled=len(done),
             held_elsewhere=others[_Outcome.HELD],
-            paused=len(snapshot.presets) - len(snapshot.plans),
+            paused=snapshot.paused,
             failed=others[_Outcome.FAILED],
             created=sum(each.created for each in done),
             deleted=sum(each.deleted for each in done),

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass
 from typing import Any, Final, TypeAlias
 from uuid import UUID
 
 import grpc.aio
 
 from prebuilds.chassis.caller import Caller, current_caller
+from prebuilds.chassis.clock import SystemClock
 from prebuilds.chassis.policy import Action, Resource
 from prebuilds.domain.ids import OrganizationId, PresetId
 from prebuilds.domain.pools import PresetStatus
@@ -16,12 +18,13 @@ from prebuilds.domain.principals import Person
 from prebuilds.domain.refusals import Reason, Refusal
 from prebuilds.reconciler.access import check_access, organization_for, template_named
 from prebuilds.reconciler.hints import Hints
-from prebuilds.reconciler.inspecting import Inspector, order_of
+from prebuilds.reconciler.inspecting import Inspector, PoolView, order_of
 from prebuilds.reconciler.passes import Reconciler
 from prebuilds.reconciler.queries.pools import Extent, PresetRow
 from prebuilds.reconciler.rpc.paging import cut_page, read_token
 from prebuilds.reconciler.rpc.pool_messages import pool_message, statistics_message
 from prebuilds.reconciler.rpc.reading import Reading
+from prebuilds.reconciler.watching import watch_pools
 from prebuilds.store.database import Database
 from prebuilds.v1 import pool_service_pb2 as pb
 from prebuilds.v1.pool_service_pb2_grpc import PoolServiceServicer
@@ -46,10 +49,7 @@ class PoolServicer(PoolServiceServicer):
         """Answer the pools of an organisation, by template, then name."""
         reading = Reading()
         organization = reading.required("organization", request.organization)
-        conditions = reading.filter(request.filter, *_FILTERS)
-        reading.truth(conditions, "active")
-        is_blocked = reading.truth(conditions, "blocked")
-        reading.word(conditions, "status", PresetStatus)
+        condition = _condition(reading, request.filter)
         size = reading.page_size(request.page_size)
         reading.done()
         after = read_token(request, 3)
@@ -58,11 +58,10 @@ class PoolServicer(PoolServiceServicer):
         presets = [
             preset
             for preset in await self._inspector.list_presets(Extent(organization_ids=frozenset({scope})))
-            if _matches(preset, conditions) and (after is None or order_of(preset) > after)
+            if condition.admits_preset(preset) and (after is None or order_of(preset) > after)
         ]
-        if is_blocked is not None:
-            views = await self._inspector.look(presets)
-            presets = [view.preset for view in views if bool(view.blocks) == is_blocked]
+        if condition.is_blocked is not None:
+            presets = [view.preset for view in await self._inspector.look(presets) if condition.admits(view)]
         page, token = cut_page(request, presets, size, order_of)
         pools = await self._inspector.look(page)
 
@@ -98,6 +97,19 @@ class PoolServicer(PoolServiceServicer):
         statistics = await self._reconciler.run_pass(extent)
 
         return pb.ReconcileNowResponse(statistics=statistics_message(statistics))
+
+    async def WatchPools(self, request: pb.WatchPoolsRequest, context: Context) -> AsyncIterator[pb.WatchPoolsResponse]:
+        """Stream pools: first all that match, then those that change."""
+        reading = Reading()
+        organization = reading.required("organization", request.organization)
+        condition = _condition(reading, request.filter)
+        reading.done()
+
+        scope = await self._organization(current_caller(), organization, Action.READ)
+        async for change in watch_pools(self._inspector, scope, condition.admits, clock=SystemClock()):
+            yield pb.WatchPoolsResponse(
+                pools=map(pool_message, change.pools), removed_ids=map(str, change.removed), synced=change.is_complete
+            )
 
     async def Nudge(self, request: pb.NudgeRequest, context: Context) -> pb.NudgeResponse:
         """Take a hint from another service."""
@@ -138,15 +150,35 @@ class PoolServicer(PoolServiceServicer):
         return Extent(preset_ids=preset_ids)
 
 
-def _matches(preset: PresetRow, conditions: Mapping[str, str]) -> bool:
-    """Whether a pool satisfies every condition that its preset alone decides."""
-    told: Mapping[str, tuple[str | UUID, ...]] = {
-        "template": (preset.template_name, preset.template_id),
-        "preset": (preset.preset_name, preset.preset_id),
-        "version": (preset.version_name, preset.version_id),
-        "active": ("true" if preset.is_active else "false",),
-        "status": (preset.status.value,),
-    }
-    return all(
-        conditions[field] in {str(value) for value in values} for field, values in told.items() if field in conditions
-    )
+@dataclass(frozen=True, slots=True)
+class _Condition:
+    """What a filter asks of pools."""
+
+    wanted: Mapping[str, str]
+    is_blocked: bool | None
+
+    def admits_preset(self, preset: PresetRow) -> bool:
+        """Whether a pool satisfies every condition that its preset alone decides."""
+        told: Mapping[str, tuple[str | UUID, ...]] = {
+            "template": (preset.template_name, preset.template_id),
+            "preset": (preset.preset_name, preset.preset_id),
+            "version": (preset.version_name, preset.version_id),
+            "active": ("true" if preset.is_active else "false",),
+            "status": (preset.status.value,),
+        }
+        return all(
+            self.wanted[field] in {str(value) for value in values}
+            for field, values in told.items()
+            if field in self.wanted
+        )
+
+    def admits(self, view: PoolView) -> bool:
+        """Whether a pool satisfies every condition."""
+        return self.admits_preset(view.preset) and self.is_blocked in {None, bool(view.blocks)}
+
+
+def _condition(reading: Reading, text: str) -> _Condition:
+    wanted = reading.filter(text, *_FILTERS)
+    reading.truth(wanted, "active")
+    reading.word(wanted, "status", PresetStatus)
+    return _Condition(wanted, reading.truth(wanted, "blocked"))
