@@ -360,3 +360,35 @@ async def test_the_trace_of_a_build_goes_on_from_its_queueing_to_its_events(
 
     (carried,) = await fetch(database, b"SELECT traceparent FROM outbox WHERE event = 'build_changed'")
     assert trace_id in carried
+
+
+async def test_a_prebuild_whose_agent_had_failed_before_its_build_ended_is_dead(
+    daemon: DaemonClient, tenant: Tenant, database: Database
+) -> None:
+    await tenant.fill()
+    job = await daemon.acquire_some()
+    async with database.transaction("fail") as tx:
+        await tx.run(b"UPDATE agents SET state = 'start_error'")
+
+    await daemon.complete(job)
+
+    assert await fetch(database, b"SELECT state, failure_class, ready_at FROM prebuilds") == (
+        "failed",
+        "template",
+        None,
+    )
+
+
+async def test_a_retired_agent_is_not_missed(provisioner: Provisioner, database: Database) -> None:
+    tenant = await make_tenant(database, agents=("main", "side"))
+    daemon = await provisioner.daemon(await tenant.make_key(host=HOST))
+    await tenant.fill()
+    job = await daemon.acquire_some()
+    async with database.transaction("attach") as tx:
+        await tx.run(b"UPDATE agents SET state = 'ready', gateway_id = gen_random_uuid() WHERE name = 'main'")
+
+    await daemon.complete(job, agent_names=["main"])
+
+    assert await fetch(
+        database, b"SELECT ready_at IS NOT NULL, cardinality(gateways), disconnected_at FROM prebuilds"
+    ) == (True, 1, None)
