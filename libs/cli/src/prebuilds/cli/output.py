@@ -14,8 +14,10 @@ from google.protobuf.json_format import MessageToDict
 from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
 from rich.console import Console
+from rich.measure import Measurement
 from rich.table import Table
 
+_UNBOUNDED: Final = 10_000  # columns
 _MINUTE: Final = 60
 _HOUR: Final = 3600
 _DAY: Final = 86400
@@ -64,6 +66,13 @@ def table(headers: Sequence[str], rows: Iterable[Sequence[str]]) -> Table:
     for row in rows:
         made.add_row(*row)
     return made
+
+
+def show_table(headers: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+    """Print a table as wide as it is: nothing is cut off, in a pipe least of all."""
+    made = table(headers, rows)
+    unbounded = console.options.update(max_width=_UNBOUNDED)
+    Console(width=Measurement.get(console, unbounded, made).maximum, highlight=False).print(made, crop=False)
 
 
 def word(enum: _Enum[Value], value: Value, prefix: str) -> str:

@@ -7,10 +7,9 @@ from typing import Annotated, Final
 
 import typer
 from rich.live import Live
-from rich.table import Table
 
 from prebuilds.cli.connection import Organization, run
-from prebuilds.cli.output import Format, Output, console, json_line, show_json, table, word
+from prebuilds.cli.output import Format, Output, console, json_line, show_json, show_table, table, word
 from prebuilds.sdk.client import PrebuildsClient
 from prebuilds.v1 import pool_pb2, pool_service_pb2
 
@@ -40,7 +39,7 @@ def list_(
         if output is Format.JSON:
             show_json(pools)
         else:
-            console.print(_table(pools))
+            show_table(_HEADERS, map(_row, pools))
 
     run(work, organization=organization)
 
@@ -71,24 +70,8 @@ async def _watch(client: PrebuildsClient, organization: str, output: Format) -> 
             await asyncio.sleep(_REFRESH)
     with Live(console=console, auto_refresh=False) as live:
         while True:
-            live.update(_table(await pools_of(client, organization)), refresh=True)
+            live.update(table(_HEADERS, map(_row, await pools_of(client, organization))), refresh=True)
             await asyncio.sleep(_REFRESH)
-
-
-def _table(pools: list[pool_pb2.Pool]) -> Table:
-    headers = (
-        "template",
-        "version",
-        "preset",
-        "target",
-        "eligible",
-        "running",
-        "starting",
-        "deleting",
-        "failed",
-        "blocked by",
-    )
-    return table(headers, [_row(pool) for pool in pools])
 
 
 def _row(pool: pool_pb2.Pool) -> tuple[str, ...]:

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from prebuilds.cli.connection import Organization, run
-from prebuilds.cli.output import Format, Output, age, console, show_json, table, word
+from prebuilds.cli.output import Format, Output, age, console, show_json, show_table, word
 from prebuilds.sdk.client import PrebuildsClient
 from prebuilds.v1 import template_pb2, template_service_pb2
 
@@ -51,7 +51,7 @@ def push(
         (preset.name, "yes" if preset.is_default else "", _instances(preset), _parameters(preset))
         for preset in pushed.presets
     ]
-    console.print(table(("preset", "default", "prebuilds", "parameters"), rows))
+    show_table(("preset", "default", "prebuilds", "parameters"), rows)
 
 
 @app.command("list")
@@ -82,7 +82,7 @@ def list_(*, organization: Organization = "", output: Output = Format.TABLE) -> 
         )
         for each in templates
     ]
-    console.print(table(("name", "version", "claims", "age", "description"), rows))
+    show_table(("name", "version", "claims", "age", "description"), rows)
 
 
 def _instances(preset: template_pb2.Preset) -> str:
