@@ -83,9 +83,7 @@ async def first_answer(tx: Transaction, key: RequestKey, content: bytes) -> Json
 
     Raises Refusal REQUEST_ID_REUSED where the id was used for another request.
     """
-    statement = select(Request.fingerprint, Request.answer).where(
-        _is(key), Request.created_at >= func.now() - KEPT_FOR
-    )
+    statement = select(Request.fingerprint, Request.answer).where(_is(key), Request.created_at >= func.now() - KEPT_FOR)
     row = (await tx.execute(statement)).one_or_none()
     if row is None:
         return None
