@@ -8,13 +8,16 @@ import signal
 import sys
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 from uuid import UUID
 
 import pytest_asyncio
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+from opentelemetry.trace import format_trace_id
 from pydantic import SecretStr
 
 from prebuilds.domain.agents import AgentState
@@ -23,7 +26,7 @@ from prebuilds.domain.ids import WorkspaceId
 from prebuilds.provisioner_daemon.app import open_app
 from prebuilds.provisioner_daemon.backends.process.agents import kill_all_of, processes_of
 from prebuilds.provisioner_daemon.settings import DaemonSettings
-from prebuilds.store.database import Database
+from prebuilds.store.database import Database, open_database
 from prebuilds.v1.agent_pb2 import Manifest
 from tests.support.provisioning import (
     HOST,
@@ -192,3 +195,26 @@ async def test_a_real_agent_starts_and_begins_again_for_its_claimant(
 async def is_done(host: Host, workspace_id: WorkspaceId) -> bool:
     (state,) = await fetch(host.database, b"SELECT state FROM claims WHERE workspace_id = %(id)s", id=workspace_id)
     return state == "handing_over"
+
+
+async def test_the_trace_in_which_a_job_was_queued_goes_on_in_the_daemon(
+    provisioner: Provisioner, host: Host, database_url: str
+) -> None:
+    trace_id = "0af7651916cd43dd8448eb211c80319c"
+    async with open_database(
+        database_url, min_size=1, trace_context=lambda: f"00-{trace_id}-b7ad6b7169203331-01"
+    ) as traced:
+        (queued,) = await replace(host.tenant, database=traced).fill()
+    spans = InMemorySpanExporter()
+
+    async with open_app(
+        host.settings(provisioner, agent_command=SLEEPER), span_processors=[SimpleSpanProcessor(spans)]
+    ):
+        await host.ended(queued.job_id)
+        delete = await host.tenant.build_again(queued.workspace_id, Transition.DELETE)
+        await host.ended(delete.job_id)
+
+    first = spans.get_finished_spans()[0]
+    assert first.name == "build workspace"
+    assert first.context is not None
+    assert format_trace_id(first.context.trace_id) == trace_id

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import shlex
 import sys
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from importlib.metadata import version
+
+from opentelemetry.sdk.metrics.export import MetricReader
+from opentelemetry.sdk.trace import SpanProcessor
 
 from prebuilds.chassis.addresses import Addresses
 from prebuilds.chassis.process import App
@@ -25,12 +28,25 @@ from prebuilds.v1.provisioner_service_pb2_grpc import ProvisionerServiceStub
 
 
 @asynccontextmanager
-async def open_app(settings: DaemonSettings) -> AsyncGenerator[App]:
-    """Open the daemon; leaving drains it: no more jobs, and a grace for those that run."""
+async def open_app(
+    settings: DaemonSettings,
+    *,
+    span_processors: Sequence[SpanProcessor] = (),
+    metric_readers: Sequence[MetricReader] = (),
+) -> AsyncGenerator[App]:
+    """Open the daemon; leaving drains it: no more jobs, and a grace for those that run.
+
+    Processors and readers are for tests.
+    """
     backends = open_backends(settings)
     async with AsyncExitStack() as stack:
         telemetry = await stack.enter_async_context(
-            open_telemetry("provisioner-daemon", metrics_address=settings.metrics_address or None)
+            open_telemetry(
+                "provisioner-daemon",
+                metrics_address=settings.metrics_address or None,
+                span_processors=span_processors,
+                metric_readers=metric_readers,
+            )
         )
         ca_file = settings.provisioner_ca_file
         channel = await stack.enter_async_context(
@@ -42,8 +58,8 @@ async def open_app(settings: DaemonSettings) -> AsyncGenerator[App]:
         )
         tasks = await stack.enter_async_context(BackgroundTasks())
         daemon = job_pb2.Daemon(
-            name=settings.name,
-            host_id=settings.host_id,
+            name=settings.own_name,
+            host_id=settings.own_host,
             version=version("prebuilds-provisioner-daemon"),
             backends=[BACKENDS[kind] for kind in backends],
         )
@@ -69,7 +85,7 @@ def open_backends(settings: DaemonSettings) -> Mapping[BackendKind, Backend]:
     return {
         BackendKind.PROCESS: ProcessBackend(
             settings.state_root.resolve(),
-            host_id=settings.host_id,
+            host_id=settings.own_host,
             agent_command=command,
             stop_grace=settings.agent_stop_grace,
             log_size=settings.agent_log_size,

@@ -20,14 +20,6 @@ def _check_url(value: str) -> str:
     return value
 
 
-def _own_name() -> str:
-    return f"daemon-{os.getpid()}"
-
-
-def _own_host() -> str:
-    return re.sub(r"[^A-Za-z0-9]+", "-", platform.node()).strip("-")[:64] or "local"
-
-
 class DaemonSettings(ProcessSettings):
     """Everything that a provisioner daemon can be told."""
 
@@ -39,14 +31,13 @@ class DaemonSettings(ProcessSettings):
     )
     provisioner_key: SecretStr = Field(description="The daemon's key, pbd_...; it carries the tags.")
     name: str = Field(
-        default_factory=_own_name,
-        min_length=1,
+        "",
         max_length=63,
         description="Name among the daemons of this host. Default: daemon-<process id>.",
     )
     host_id: str = Field(
-        default_factory=_own_host,
-        pattern=r"^[A-Za-z0-9-]{1,64}$",
+        "",
+        pattern=r"^[A-Za-z0-9-]{0,64}$",
         description="Id of this host, the same for all that share the state root. Default: the host's name.",
     )
     state_root: Path = Field(description="Folder that holds the workspaces of the process backend.")
@@ -69,3 +60,13 @@ class DaemonSettings(ProcessSettings):
     agent_log_size: ByteSize = Field(
         1024**2, ge=4096, le=1024**3, description="Size at which an agent's log begins anew; one older file is kept."
     )
+
+    @property
+    def own_name(self) -> str:
+        """The name, given or made."""
+        return self.name or f"daemon-{os.getpid()}"
+
+    @property
+    def own_host(self) -> str:
+        """The host's id, given or made of its name."""
+        return self.host_id or re.sub(r"[^A-Za-z0-9]+", "-", platform.node()).strip("-")[:64] or "local"

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 
+from opentelemetry.sdk.metrics.export import MetricReader
+from opentelemetry.sdk.trace import SpanProcessor
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
 from prebuilds.chassis.access_table import ACCESS_TABLE
@@ -23,6 +25,7 @@ from prebuilds.events.bodies import Hint
 from prebuilds.events.connection import open_events
 from prebuilds.events.consumers import Subscription
 from prebuilds.events.relay import open_relay
+from prebuilds.events.streams import StreamLimits
 from prebuilds.events.subscriptions import subscribe
 from prebuilds.provisioner.acquiring import Acquisitions, TokenKeys
 from prebuilds.provisioner.hints import QueueHints
@@ -42,15 +45,25 @@ _propagator = TraceContextTextMapPropagator()
 
 
 @asynccontextmanager
-async def open_app(settings: ProvisionerSettings) -> AsyncGenerator[App]:
-    """Open the whole service and yield where it listens; leaving drains it."""
+async def open_app(
+    settings: ProvisionerSettings,
+    *,
+    span_processors: Sequence[SpanProcessor] = (),
+    metric_readers: Sequence[MetricReader] = (),
+) -> AsyncGenerator[App]:
+    """Open the whole service and yield where it listens; leaving drains it. Processors and readers are for tests."""
     database_url = settings.database_url.get_secret_value()
     if settings.migrate:
         await upgrade(database_url)
     async with AsyncExitStack() as stack:
         tasks = await stack.enter_async_context(BackgroundTasks())
         telemetry = await stack.enter_async_context(
-            open_telemetry("provisioner", metrics_address=settings.metrics_address or None)
+            open_telemetry(
+                "provisioner",
+                metrics_address=settings.metrics_address or None,
+                span_processors=span_processors,
+                metric_readers=metric_readers,
+            )
         )
         database = await stack.enter_async_context(
             open_database(
@@ -65,6 +78,7 @@ async def open_app(settings: ProvisionerSettings) -> AsyncGenerator[App]:
                 settings.nats_url.get_secret_value(),
                 name="prebuilds-provisioner",
                 credentials_file=settings.nats_credentials_file,
+                streams=StreamLimits(replicas=settings.nats_replicas),
                 meter=telemetry.meter,
             )
         )
