@@ -11,6 +11,7 @@ from sqlalchemy import select
 from prebuilds.domain.builds import BuildOutcome, FailureClass, Transition
 from prebuilds.domain.ids import OrganizationId, PresetId, TemplateId, VersionId
 from prebuilds.domain.pools import PoolEventKind
+from prebuilds.reconciler.queries.pools import lock_preset
 from prebuilds.store import schema
 from prebuilds.store.database import Database
 from prebuilds.store.pool.filling import PoolKey
@@ -172,6 +173,25 @@ async def test_three_faults_of_the_template_stop_its_pool(reconcilers: Reconcile
     assert done.created == 0
     pool = await client.pool(preset.id)
     assert [block.kind for block in pool.blocked_by] == [pool_pb2.BLOCK_KIND_HARD_LIMITED]
+
+
+async def test_a_claim_between_the_plan_and_its_commit_is_refilled_by_its_event(
+    operator: Client, stage: Stage, database: Database
+) -> None:
+    preset = (await operator.push(make_manifest(instances=1))).presets[0]
+    pool = pool_key(preset)
+    await eventually(lambda: stage.jobs(preset.id))
+    await stage.make_eligible(preset.id)
+    alice = await make_user(database)
+
+    # Whoever works on the pool has planned before the claim, and still holds the preset when its event arrives.
+    async with database.transaction("another replica") as tx:
+        assert await lock_preset(tx, pool.preset_id)
+        await claim_prebuild(database, pool, alice)
+        assert (await operator.reconcile()).presets_held_elsewhere == 1
+
+    await eventually(lambda: stage.jobs(preset.id), what="the replacement is queued")
+    assert await stage.states(preset.id) == ["starting"]
 
 
 def pool_key(preset: template_pb2.Preset) -> PoolKey:

@@ -89,7 +89,7 @@ async def open_app(settings: ReconcilerSettings) -> AsyncGenerator[App]:
                 events,
                 SUBSCRIPTION,
                 wakeups.hear,
-                on_recreated=wakeups.hear_nothing_missed,
+                on_recreated=wakeups.look_at_everything,
                 tracer=telemetry.tracer,
                 meter=telemetry.meter,
             )

@@ -76,7 +76,7 @@ class Wakeups:
         """Take a hint from the event bus."""
         self._hints.add(extent_of(hint))
 
-    async def hear_nothing_missed(self) -> None:
+    async def look_at_everything(self) -> None:
         """Look at everything: the consumer was made anew, hints may have been missed."""
         self._hints.add(EVERYTHING)
 
