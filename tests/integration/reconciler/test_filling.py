@@ -161,17 +161,15 @@ async def test_recent_failures_are_waited_out(operator: Client, stage: Stage) ->
     assert [block.kind for block in pool.blocked_by] == [pool_pb2.BLOCK_KIND_BACKING_OFF]
 
 
-async def test_three_faults_of_the_template_stop_its_pool(reconcilers: Reconcilers, stage: Stage) -> None:
-    client = await reconcilers.client(await reconcilers.start(backoff_interval=timedelta(0)))
-    await client.make_organization()
-    preset = (await client.push(make_manifest(instances=3))).presets[0]
+async def test_three_faults_of_the_template_stop_its_pool(operator: Client, stage: Stage) -> None:
+    preset = (await operator.push(make_manifest(instances=3))).presets[0]
     await eventually(lambda: stage.jobs(preset.id))
     await stage.finish(await stage.jobs(preset.id), BuildOutcome.FAILED, FailureClass.TEMPLATE)
 
-    done = await client.reconcile()
+    done = await operator.reconcile()
 
     assert done.created == 0
-    pool = await client.pool(preset.id)
+    pool = await operator.pool(preset.id)
     assert [block.kind for block in pool.blocked_by] == [pool_pb2.BLOCK_KIND_HARD_LIMITED]
 
 
