@@ -7,6 +7,7 @@ import contextlib
 import json
 import os
 import pickle
+import shutil
 import signal
 import stat
 import sys
@@ -313,6 +314,16 @@ async def test_a_killed_supervisor_leaves_no_second_agent(host: Host) -> None:
 
     assert (await host.agent(asked, 2)).is_running()
     assert not first.is_running()
+
+
+async def test_an_agent_whose_folder_was_taken_away_ends(host: Host) -> None:
+    asked = job()
+    await host.build(asked)
+    await host.agent(asked)
+
+    shutil.rmtree(host.root)
+
+    await eventually(lambda: not belonging_to(host.folder(asked)), 30)
 
 
 async def test_builds_of_one_workspace_wait_for_each_other(host: Host) -> None:

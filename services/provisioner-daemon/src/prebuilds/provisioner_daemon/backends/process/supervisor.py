@@ -10,7 +10,8 @@ process that got the pid later is not taken for it.
 States::
 
     running --(agent ends)--> pausing (0.2 s, doubling to 30 s; anew after 60 s of running) --> running ...
-    any --(SIGTERM)--> stopping: SIGTERM to the agent's process group, SIGKILL to all that is left after the grace
+    any --(SIGTERM, or FOLDER is gone)--> stopping: SIGTERM to the agent's process group, after the grace SIGKILL to
+        all that is left
 
 It sees to orphans of its agent too (Linux: they come to it and not to init), so that nothing is left when it ends. It
 imports next to nothing: there is one for each workspace of a host.
@@ -92,6 +93,8 @@ class Supervisor:
                     self._say(f"agent could not be started: {error}")
                     self._back_off()
             self._bound_log()
+            # Somebody removed the workspace behind the daemon's back; nobody else would ever end this one.
+            self._is_stopping = self._is_stopping or not self._folder.is_dir()
         self._stop()
 
     def _start(self) -> None:
