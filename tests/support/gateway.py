@@ -18,7 +18,7 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from pydantic import SecretStr
 
 from prebuilds.agent_gateway.app import open_app
-from prebuilds.agent_gateway.settings import Settings
+from prebuilds.agent_gateway.settings import GatewaySettings
 from prebuilds.chassis.process import App
 from prebuilds.chassis.status import reason_of
 from prebuilds.domain.agents import mint_agent_token
@@ -87,7 +87,7 @@ def open_gateway(database_url: str, nats_url: str) -> OpenGateway:
         }
         telling = telling or Telling()
         async with open_app(
-            Settings(**values),
+            GatewaySettings(**values),
             span_processors=[SimpleSpanProcessor(telling.spans)],
             metric_readers=[telling.metrics],
         ) as app:

@@ -32,7 +32,8 @@ from opentelemetry.sdk.metrics.view import ExplicitBucketHistogramAggregation, V
 from opentelemetry.sdk.resources import SERVICE_NAME, Resource
 from opentelemetry.sdk.trace import SpanProcessor, TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor
-from opentelemetry.trace import Tracer
+from opentelemetry.trace import Tracer, get_current_span
+from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 from prometheus_client import CollectorRegistry, start_http_server
 
 from prebuilds.chassis.addresses import join_address, split_address
@@ -45,6 +46,9 @@ SECONDS_BUCKETS: Final = (
 
 _MAX_SERIES: Final = 100_000
 """Per metric. The exporter's own limit of 2,000 folds 10,000 presets into one series without a word."""
+
+
+_propagator: Final = TraceContextTextMapPropagator()
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,3 +126,12 @@ def _prometheus_reader(registry: CollectorRegistry) -> PrometheusMetricReader:
 def _exports(signal: str) -> bool:
     names = ("OTEL_EXPORTER_OTLP_ENDPOINT", f"OTEL_EXPORTER_OTLP_{signal}_ENDPOINT")
     return any(os.environ.get(name) for name in names)
+
+
+def current_traceparent() -> str | None:
+    """The present span as W3C trace context; None outside of one."""
+    if not get_current_span().get_span_context().is_valid:
+        return None
+    carrier: dict[str, str] = {}
+    _propagator.inject(carrier)
+    return carrier.get("traceparent")

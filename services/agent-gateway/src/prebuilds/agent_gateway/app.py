@@ -8,10 +8,8 @@ from datetime import timedelta
 from functools import partial
 from typing import Final
 
-from opentelemetry import trace
 from opentelemetry.sdk.metrics.export import MetricReader
 from opentelemetry.sdk.trace import SpanProcessor
-from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
 from prebuilds.agent_gateway.attaching import Attaching
 from prebuilds.agent_gateway.manifests import Manifests
@@ -19,7 +17,7 @@ from prebuilds.agent_gateway.metrics import GatewayMetrics
 from prebuilds.agent_gateway.presence import Presence
 from prebuilds.agent_gateway.reporting import Reporting
 from prebuilds.agent_gateway.rpc.gateway import AgentGateway
-from prebuilds.agent_gateway.settings import Settings
+from prebuilds.agent_gateway.settings import GatewaySettings
 from prebuilds.agent_gateway.streams import HeldStreams
 from prebuilds.chassis.access_table import ACCESS_TABLE
 from prebuilds.chassis.addresses import Addresses
@@ -30,21 +28,19 @@ from prebuilds.chassis.loops import LoopMetrics, Wakeups, run_loop
 from prebuilds.chassis.process import App
 from prebuilds.chassis.server import open_server
 from prebuilds.chassis.tasks import BackgroundTasks
-from prebuilds.chassis.telemetry import Telemetry, open_telemetry
+from prebuilds.chassis.telemetry import Telemetry, current_traceparent
 from prebuilds.domain.events import EventKind
 from prebuilds.domain.ids import WorkspaceId
+from prebuilds.domain.principals import ServiceName
+from prebuilds.events.backbone import open_backbone
 from prebuilds.events.bodies import Hint
-from prebuilds.events.connection import open_events
 from prebuilds.events.consumers import Subscription
-from prebuilds.events.relay import open_relay
-from prebuilds.events.streams import StreamLimits
 from prebuilds.events.subscriptions import subscribe
-from prebuilds.store.database import Database, open_database
+from prebuilds.store.database import Database
 from prebuilds.store.faults import refusal_for
-from prebuilds.store.migrate import upgrade
 from prebuilds.v1.agent_gateway_service_pb2_grpc import add_AgentGatewayServiceServicer_to_server
 
-SERVICE: Final = "agent-gateway"
+SERVICE: Final = ServiceName.AGENT_GATEWAY
 EVENTS: Final = frozenset({EventKind.HANDOVER_DUE, EventKind.AGENT_REVOKED})
 """What makes a stream worth a look at once; everything else can wait for the check."""
 
@@ -53,12 +49,10 @@ _COUNT_EVERY: Final = timedelta(seconds=10)
 _RETRY_AFTER: Final = timedelta(seconds=1)
 _UNREQUESTED_FOR: Final = 120  # seconds
 
-_propagator = TraceContextTextMapPropagator()
-
 
 @asynccontextmanager
 async def open_app(
-    settings: Settings,
+    settings: GatewaySettings,
     *,
     span_processors: Sequence[SpanProcessor] = (),
     metric_readers: Sequence[MetricReader] = (),
@@ -68,42 +62,16 @@ async def open_app(
     Opened in this order: what streams are told by, the loops, the subscription, and only then the server, so that
     nothing happens unheard after a stream was looked at.
     """
-    url = settings.database_url.get_secret_value()
-    if settings.migrate:
-        await upgrade(url)
     async with AsyncExitStack() as stack:
-        telemetry = await stack.enter_async_context(
-            open_telemetry(
-                SERVICE,
-                metrics_address=settings.metrics_address or None,
-                span_processors=span_processors,
-                metric_readers=metric_readers,
-            )
+        backbone = await stack.enter_async_context(
+            open_backbone(SERVICE, settings, span_processors=span_processors, metric_readers=metric_readers)
         )
-        database = await stack.enter_async_context(
-            open_database(
-                url,
-                pool_size=settings.database_pool_size,
-                application_name=f"prebuilds-{SERVICE}",
-                trace_context=_traceparent,
-            )
-        )
-        events = await stack.enter_async_context(
-            open_events(
-                settings.nats_url.get_secret_value(),
-                name=f"prebuilds-{SERVICE}",
-                credentials_file=settings.nats_credentials_file,
-                streams=StreamLimits(replicas=settings.nats_replicas),
-                meter=telemetry.meter,
-            )
-        )
-        await stack.enter_async_context(open_relay(database, events, meter=telemetry.meter))
-        tasks = await stack.enter_async_context(BackgroundTasks())
-        parts = _Parts(settings, database, telemetry)
+        tasks, telemetry = backbone.tasks, backbone.telemetry
+        parts = _Parts(settings, backbone.database, telemetry)
         parts.start(tasks)
         await stack.enter_async_context(
             subscribe(
-                events,
+                backbone.events,
                 Subscription(name=SERVICE, events=EVENTS, is_shared=False),
                 parts.hinted,
                 on_recreated=parts.attaching.look_at_all,
@@ -136,7 +104,7 @@ async def open_app(
 class _Parts:
     """The gateway's parts, put together."""
 
-    def __init__(self, settings: Settings, database: Database, telemetry: Telemetry) -> None:
+    def __init__(self, settings: GatewaySettings, database: Database, telemetry: Telemetry) -> None:
         keys = settings.agent_keys()
         streams = HeldStreams()
         self._database = database
@@ -173,7 +141,7 @@ class _Parts:
 
     async def hinted(self, hint: Hint) -> None:
         """Look again at the streams of a workspace, in the hint's trace."""
-        self.attaching.hint(WorkspaceId(hint.subject_id), _traceparent() or hint.traceparent or "")
+        self.attaching.hint(WorkspaceId(hint.subject_id), current_traceparent() or hint.traceparent or "")
 
     def _spawn(
         self,
@@ -186,12 +154,3 @@ class _Parts:
         tasks.spawn(
             name, run_loop(name, run_once, interval=interval, wakeups=wakeups or Wakeups(), metrics=self._loops)
         )
-
-
-def _traceparent() -> str | None:
-    """The present span as W3C trace context; None outside of one."""
-    if not trace.get_current_span().get_span_context().is_valid:
-        return None
-    carrier: dict[str, str] = {}
-    _propagator.inject(carrier)
-    return carrier.get("traceparent")

@@ -6,10 +6,11 @@ from datetime import timedelta
 
 from pydantic import Field
 
-from prebuilds.chassis.settings import AgentTokenSettings, DatabaseSettings, Duration, EventSettings, ServerSettings
+from prebuilds.chassis.settings import AgentTokenSettings, Duration, ServerSettings
+from prebuilds.events.backbone import BackboneSettings
 
 
-class Settings(ServerSettings, DatabaseSettings, EventSettings, AgentTokenSettings):
+class GatewaySettings(ServerSettings, BackboneSettings, AgentTokenSettings):
     """Everything that the gateway can be told."""
 
     max_streams: int = Field(20_000, ge=1, le=1_000_000, description="Most calls at once on one connection.")
@@ -31,4 +32,3 @@ class Settings(ServerSettings, DatabaseSettings, EventSettings, AgentTokenSettin
         le=timedelta(seconds=60),
         description="How long an agent whose stream has ended counts as connected.",
     )
-    migrate: bool = Field(default=True, description="Whether to bring the database to this release's schema at start.")

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from pydantic import Field
+from prebuilds.chassis.settings import IdentitySettings, ServerSettings
+from prebuilds.events.backbone import BackboneSettings
 
-from prebuilds.chassis.settings import DatabaseSettings, EventSettings, IdentitySettings, ServerSettings
 
-
-class ClaimsSettings(ServerSettings, DatabaseSettings, EventSettings, IdentitySettings):
+class ClaimsSettings(ServerSettings, BackboneSettings, IdentitySettings):
     """Everything that the claims service can be told."""
-
-    migrate: bool = Field(default=True, description="Whether to bring the database to this release's schema at start.")
