@@ -9,10 +9,10 @@ from prebuilds.claims.app import open_app
 from prebuilds.claims.settings import ClaimsSettings
 
 
-def main() -> int:
-    """Serve until asked to stop; the exit code."""
-    return run_service("claims", ClaimsSettings, open_app)
+def main() -> None:
+    """Serve until asked to stop."""
+    sys.exit(run_service("claims", ClaimsSettings, open_app))
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

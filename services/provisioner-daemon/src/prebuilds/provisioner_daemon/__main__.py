@@ -9,10 +9,10 @@ from prebuilds.provisioner_daemon.app import open_app
 from prebuilds.provisioner_daemon.settings import DaemonSettings
 
 
-def main() -> int:
-    """Build until asked to stop; the exit code."""
-    return run_service("provisioner-daemon", DaemonSettings, open_app)
+def main() -> None:
+    """Build until asked to stop."""
+    sys.exit(run_service("provisioner-daemon", DaemonSettings, open_app))
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -9,10 +9,10 @@ from prebuilds.provisioner.app import open_app
 from prebuilds.provisioner.settings import ProvisionerSettings
 
 
-def main() -> int:
-    """Serve until asked to stop; the exit code."""
-    return run_service("provisioner", ProvisionerSettings, open_app)
+def main() -> None:
+    """Serve until asked to stop."""
+    sys.exit(run_service("provisioner", ProvisionerSettings, open_app))
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -9,15 +9,14 @@ from pydantic import Field
 from prebuilds.chassis.settings import (
     AgentTokenSettings,
     ByteSize,
-    DatabaseSettings,
     Duration,
-    EventSettings,
     IdentitySettings,
     ServerSettings,
 )
+from prebuilds.events.backbone import BackboneSettings
 
 
-class ProvisionerSettings(ServerSettings, DatabaseSettings, EventSettings, IdentitySettings, AgentTokenSettings):
+class ProvisionerSettings(ServerSettings, BackboneSettings, IdentitySettings, AgentTokenSettings):
     """Everything that the provisioner service can be told."""
 
     max_message_size: ByteSize = Field(
@@ -26,7 +25,6 @@ class ProvisionerSettings(ServerSettings, DatabaseSettings, EventSettings, Ident
         le=256 * 1024**2,
         description="Largest request and answer, in bytes; a job with archive and state can have 12 MiB.",
     )
-    migrate: bool = Field(default=True, description="Whether to bring the database to this release's schema at start.")
     gateway_url: str = Field(
         min_length=1,
         pattern=r"^(https?://\S+|[^/\s]+:\d+)$",

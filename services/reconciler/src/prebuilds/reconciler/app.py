@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
+from typing import Final
 
-from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
+from opentelemetry.sdk.metrics.export import MetricReader
+from opentelemetry.sdk.trace import SpanProcessor
 
 from prebuilds.chassis.access_table import ACCESS_TABLE
 from prebuilds.chassis.addresses import Addresses
@@ -14,12 +16,8 @@ from prebuilds.chassis.identity.authenticator import authenticator_for
 from prebuilds.chassis.loops import LoopMetrics
 from prebuilds.chassis.process import App
 from prebuilds.chassis.server import open_server
-from prebuilds.chassis.tasks import BackgroundTasks
-from prebuilds.chassis.telemetry import open_telemetry
 from prebuilds.domain.principals import ServiceName
-from prebuilds.events.connection import open_events
-from prebuilds.events.relay import open_relay
-from prebuilds.events.streams import StreamLimits
+from prebuilds.events.backbone import open_backbone
 from prebuilds.events.subscriptions import subscribe
 from prebuilds.reconciler.hints import Hints
 from prebuilds.reconciler.inspecting import Inspector
@@ -30,45 +28,28 @@ from prebuilds.reconciler.rpc.templates import TemplateServicer
 from prebuilds.reconciler.rules.planner import Config
 from prebuilds.reconciler.settings import ReconcilerSettings
 from prebuilds.reconciler.wakeups import SUBSCRIPTION, Wakeups
-from prebuilds.store.database import open_database
 from prebuilds.store.directory import StoredDirectory
 from prebuilds.store.faults import refusal_for
-from prebuilds.store.migrate import upgrade
 from prebuilds.v1.admin_service_pb2_grpc import add_AdminServiceServicer_to_server
 from prebuilds.v1.pool_service_pb2_grpc import add_PoolServiceServicer_to_server
 from prebuilds.v1.template_service_pb2_grpc import add_TemplateServiceServicer_to_server
 
-_propagator = TraceContextTextMapPropagator()
+SERVICE: Final = ServiceName.RECONCILER
 
 
 @asynccontextmanager
-async def open_app(settings: ReconcilerSettings) -> AsyncGenerator[App]:
-    """Open the whole service and yield where it listens; leaving drains it."""
-    database_url = settings.database_url.get_secret_value()
-    if settings.migrate:
-        await upgrade(database_url)
+async def open_app(
+    settings: ReconcilerSettings,
+    *,
+    span_processors: Sequence[SpanProcessor] = (),
+    metric_readers: Sequence[MetricReader] = (),
+) -> AsyncGenerator[App]:
+    """Open the whole service and yield where it listens; leaving drains it. Processors and readers are for tests."""
     async with AsyncExitStack() as stack:
-        telemetry = await stack.enter_async_context(
-            open_telemetry("reconciler", metrics_address=settings.metrics_address or None)
+        backbone = await stack.enter_async_context(
+            open_backbone(SERVICE, settings, span_processors=span_processors, metric_readers=metric_readers)
         )
-        database = await stack.enter_async_context(
-            open_database(
-                database_url,
-                pool_size=settings.database_pool_size,
-                application_name="prebuilds-reconciler",
-                trace_context=_traceparent,
-            )
-        )
-        events = await stack.enter_async_context(
-            open_events(
-                settings.nats_url.get_secret_value(),
-                name="prebuilds-reconciler",
-                credentials_file=settings.nats_credentials_file,
-                streams=StreamLimits(replicas=settings.nats_replicas),
-                meter=telemetry.meter,
-            )
-        )
-        await stack.enter_async_context(open_relay(database, events, meter=telemetry.meter))
+        database, telemetry = backbone.database, backbone.telemetry
 
         config = Config(backoff_interval=settings.backoff_interval, hard_limit=settings.hard_limit)
         hints = Hints()
@@ -86,7 +67,7 @@ async def open_app(settings: ReconcilerSettings) -> AsyncGenerator[App]:
         )
         await stack.enter_async_context(
             subscribe(
-                events,
+                backbone.events,
                 SUBSCRIPTION,
                 wakeups.hear,
                 on_recreated=wakeups.look_at_everything,
@@ -94,9 +75,7 @@ async def open_app(settings: ReconcilerSettings) -> AsyncGenerator[App]:
                 meter=telemetry.meter,
             )
         )
-        # Closed before the database and the events that its loops use.
-        tasks = await stack.enter_async_context(BackgroundTasks())
-        wakeups.start(tasks)
+        wakeups.start(backbone.tasks)
 
         inspector = Inspector(database, config=config, lookback=settings.backoff_lookback)
         # Methods that are not built yet are the base's own, which it declares abstract to type checkers.
@@ -111,16 +90,10 @@ async def open_app(settings: ReconcilerSettings) -> AsyncGenerator[App]:
                     partial(add_PoolServiceServicer_to_server, pools),
                     partial(add_AdminServiceServicer_to_server, admin),
                 ],
-                authenticator=authenticator_for(ServiceName.RECONCILER, settings, StoredDirectory(database)),
+                authenticator=authenticator_for(SERVICE, settings, StoredDirectory(database)),
                 access=ACCESS_TABLE,
                 telemetry=telemetry,
                 faults=refusal_for,
             )
         )
-        yield App(tasks, Addresses(grpc=server.address, metrics=telemetry.metrics_address))
-
-
-def _traceparent() -> str | None:
-    carrier: dict[str, str] = {}
-    _propagator.inject(carrier)
-    return carrier.get("traceparent")
+        yield App(backbone.tasks, Addresses(grpc=server.address, metrics=telemetry.metrics_address))

@@ -8,18 +8,16 @@ from pydantic import Field
 
 from prebuilds.chassis.settings import (
     ByteSize,
-    DatabaseSettings,
     Duration,
-    EventSettings,
     IdentitySettings,
     ServerSettings,
 )
+from prebuilds.events.backbone import BackboneSettings
 
 
-class ReconcilerSettings(ServerSettings, DatabaseSettings, EventSettings, IdentitySettings):
+class ReconcilerSettings(ServerSettings, BackboneSettings, IdentitySettings):
     """Everything that an operator sets about the reconciler."""
 
-    migrate: bool = Field(default=True, description="Whether to bring the database to this release's schema at start.")
     # An archive of 4 MiB, and the request around it.
     max_message_size: ByteSize = Field(
         5 * 1024**2, ge=4 * 1024**2 + 64 * 1024, le=256 * 1024**2, description="Largest request and answer, in bytes."
