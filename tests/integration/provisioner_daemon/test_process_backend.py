@@ -396,3 +396,46 @@ async def test_an_agent_outlives_the_daemon_that_started_it(host: Host, tmp_path
 
     assert agent.is_running()
     assert host.pids(asked) == [agent.pid]
+
+
+async def test_what_should_run_comes_back_after_the_hosts_reboot(host: Host) -> None:
+    asked = job()
+    await host.build(asked)
+    agent = await host.agent(asked)
+    agents.kill_all_of(host.folder(asked))
+    (supervised,) = host.folder(asked).glob("agents/*")
+    supervisor = agents.supervisor_of(supervised)
+    assert supervisor is not None
+    supervisor.kill()
+    await eventually(lambda: not agents.is_supervised(supervised))
+    begun = len(host.pids(asked))
+
+    assert await host.backend().resume() == 1
+
+    assert (await host.agent(asked, begun + 1)).pid != agent.pid
+    assert await host.backend().resume() == 0
+
+
+async def test_what_a_job_stopped_does_not_come_back(host: Host) -> None:
+    asked = job()
+    await host.build(asked)
+    await host.agent(asked)
+    await host.build(replace(asked, transition=Transition.STOP))
+
+    assert await host.backend().resume() == 0
+
+    assert not belonging_to(host.folder(asked))
+
+
+async def test_a_suspended_host_runs_nothing_until_it_resumes(host: Host) -> None:
+    asked = [job(), job()]
+    for each in asked:
+        await host.build(each)
+        await host.agent(each)
+
+    assert await host.backend().suspend() == 2
+    assert not belonging_to(host.root)
+    assert await host.backend().resume() == 2
+
+    for each in asked:
+        assert (await host.agent(each, 2)).is_running()

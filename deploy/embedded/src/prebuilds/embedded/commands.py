@@ -69,8 +69,8 @@ async def _smoke(template: Path) -> None:
     steps = Steps(console)
     try:
         async with open_stack(StateFolder(folder), steps) as stack:
-            await take_tour(stack, steps, template)
-            console.print(f"start to first claimed workspace: {steps.total():.1f} s")
+            seconds = await take_tour(stack, steps, template)
+            console.print(f"start to first claimed workspace: {seconds or 0:.1f} s")
     except _EXPECTED:
         _show_logs(folder)
         raise

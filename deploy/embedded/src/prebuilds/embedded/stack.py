@@ -53,6 +53,7 @@ class Stack:
             "PREBUILDS_PROVISIONER_KEY_FILE": str(self.keys.daemon_key_file),
             "PREBUILDS_STATE_ROOT": str(self.state.workspaces),
             "PREBUILDS_HOST_ID": HOST_TAG,
+            "PREBUILDS_SUSPEND_AT_EXIT": "true",
         }
         supervisor = self.supervisors[DAEMON] = Supervisor(_program(self.state, DAEMON, environment))
         self._opened.push_async_callback(supervisor.stop)

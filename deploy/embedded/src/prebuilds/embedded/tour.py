@@ -44,8 +44,11 @@ class TourError(Exception):
     """The tour cannot go on; the text says why."""
 
 
-async def take_tour(stack: Stack, steps: Steps, template: Path) -> None:
-    """Bring the stack to the point where people can work, showing each step; what an earlier run did is left alone."""
+async def take_tour(stack: Stack, steps: Steps, template: Path) -> float | None:
+    """Bring the stack to the point where people can work, showing each step; what an earlier run did is left alone.
+
+    Answers after how many seconds the first workspace was claimed and its agent ready; None where there was one before.
+    """
     async with AsyncExitStack() as opened:
 
         async def client_of(token: str) -> PrebuildsClient:
@@ -63,10 +66,12 @@ async def take_tour(stack: Stack, steps: Steps, template: Path) -> None:
         with steps.step("pool is warm") as step:
             pool = await _wait_until_full(admin, name, step)
         if await _workspaces(developer):
-            return
+            return None
         await _claim(stack, developer, pool, steps)
+        seconds = steps.total()
         with steps.step("pool is full again") as step:
             await _wait_until_full(admin, name, step)
+        return seconds
 
 
 async def prepare(stack: Stack) -> None:

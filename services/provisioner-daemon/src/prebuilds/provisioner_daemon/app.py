@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import shlex
 import sys
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from importlib.metadata import version
 
+import structlog
 from opentelemetry.sdk.metrics.export import MetricReader
 from opentelemetry.sdk.trace import SpanProcessor
 
@@ -26,6 +28,8 @@ from prebuilds.sdk.channels import Tls, open_channel
 from prebuilds.v1 import job_pb2
 from prebuilds.v1.provisioner_service_pb2_grpc import ProvisionerServiceStub
 
+_log = structlog.get_logger(__name__)
+
 
 @asynccontextmanager
 async def open_app(
@@ -36,7 +40,7 @@ async def open_app(
 ) -> AsyncGenerator[App]:
     """Open the daemon; leaving drains it: no more jobs, and a grace for those that run.
 
-    Processors and readers are for tests.
+    What should run on this host is brought back at first. Processors and readers are for tests.
     """
     backends = open_backends(settings)
     async with AsyncExitStack() as stack:
@@ -71,12 +75,24 @@ async def open_app(
             tracer=telemetry.tracer,
             meter=telemetry.meter,
         )
+        resuming = tasks.spawn("resume", _resume(backends.values()))
         acquiring = tasks.spawn("take jobs", worker.run())
         try:
             yield App(tasks, Addresses(metrics=telemetry.metrics_address))
         finally:
             acquiring.cancel()
+            resuming.cancel()
             await worker.drain(settings.drain_grace)
+            await asyncio.wait({resuming})
+            if settings.suspend_at_exit:
+                await asyncio.gather(*(backend.suspend() for backend in backends.values()))
+
+
+async def _resume(backends: Iterable[Backend]) -> None:
+    for backend in backends:
+        resumed = await backend.resume()
+        if resumed:
+            _log.info("resumed what should run", agents=resumed)
 
 
 def open_backends(settings: DaemonSettings) -> Mapping[BackendKind, Backend]:

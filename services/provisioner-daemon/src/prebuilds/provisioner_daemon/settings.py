@@ -70,3 +70,8 @@ class DaemonSettings(ProcessSettings):
     def own_host(self) -> str:
         """The host's id, given or made of its name."""
         return self.host_id or re.sub(r"[^A-Za-z0-9]+", "-", platform.node()).strip("-")[:64] or "local"
+
+    suspend_at_exit: bool = Field(
+        default=False,
+        description="Whether agents end with the daemon and come back with it, as on a laptop; else they outlive it.",
+    )

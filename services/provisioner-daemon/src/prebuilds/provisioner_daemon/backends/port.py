@@ -22,3 +22,11 @@ class Backend(Protocol):
         A cancellation asks to give up. Raises BuildFailedError. Never writes a secret to the log.
         """
         ...
+
+    async def resume(self) -> int:
+        """Bring back what should run on this host and does not, as after its reboot; answers how much that was."""
+        ...
+
+    async def suspend(self) -> int:
+        """End what runs on this host until the next `resume`; answers how much that was."""
+        ...

@@ -7,18 +7,22 @@ agent with another token is stopped first.
 
 Crash points: agents belong to no daemon, so the daemon's end changes nothing. Before an agent's start nothing runs;
 after it the next attempt finds it by its lock. A half-unpacked archive has no version beside it and is unpacked anew. A
-half-removed folder is removed by the next attempt.
+half-removed folder is removed by the next attempt. What should run is written down beside each agent
+(`launch.json`) before it is started and until it is stopped by a job: after the host's reboot `resume` starts it again.
 """
 
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
 from pathlib import Path
-from typing import Final, TypeVar
+from typing import Final, TypeVar, cast
+
+import structlog
 
 from prebuilds.domain.builds import FailureClass, LogLevel, Transition
 from prebuilds.provisioner_daemon.backends.process import agents
@@ -34,6 +38,10 @@ from prebuilds.provisioner_daemon.backends.process.folders import (
 from prebuilds.provisioner_daemon.job_log import JobLog
 from prebuilds.provisioner_daemon.jobs import BuildFailedError, BuildJob, JobAgent, Result
 
+LAUNCH: Final = "launch.json"
+"""What an agent that should run was started with; its token is in a file of its own."""
+
+_log = structlog.get_logger(__name__)
 T = TypeVar("T")
 
 _PASSED_ON: Final = frozenset({"PATH", "LANG", "LANGUAGE", "TZ", "USER", "LOGNAME", "SHELL"})
@@ -79,6 +87,26 @@ class ProcessBackend:
         except (OSError, StartError) as error:
             raise BuildFailedError(_plain(error), FailureClass.INFRASTRUCTURE) from error
 
+    async def resume(self) -> int:
+        """Start the agents that should run and have no supervisor; one that cannot be started stops no other."""
+        resumed = 0
+        for workspace_id in self._root.workspace_ids():
+            async with self._root.locked(workspace_id):
+                folder = self._root.workspace(workspace_id)
+                resumed += await _to_its_end(lambda folder=folder: self._resume_agents(folder))
+        return resumed
+
+    async def suspend(self) -> int:
+        """Stop all agents, each to be started again by the next `resume`."""
+        running = [
+            path
+            for workspace_id in self._root.workspace_ids()
+            for path in self._root.workspace(workspace_id).agent_folders()
+            if agents.is_supervised(path)
+        ]
+        await asyncio.gather(*(_to_its_end(lambda path=path: agents.stop(path, self._terms)) for path in running))
+        return len(running)
+
     async def _start(self, folder: WorkspaceFolder, job: BuildJob, log: JobLog) -> Result:
         await _to_its_end(folder.make)
         await _to_its_end(lambda: write_metadata(folder, _facts(job)))
@@ -102,6 +130,7 @@ class ProcessBackend:
 
     async def _stop(self, folder: WorkspaceFolder, log: JobLog) -> None:
         for path in folder.agent_folders():
+            (path / LAUNCH).unlink(missing_ok=True)
             await _to_its_end(lambda path=path: agents.stop(path, self._terms))
         killed = await _to_its_end(lambda: agents.kill_all_of(folder.path))
         log.write("stopped all agents", stage="stop")
@@ -121,7 +150,31 @@ class ProcessBackend:
             "PREBUILDS_AGENT_FOLDER": str(folder.path if is_only else path),
             "PREBUILDS_GATEWAY_URL": job.gateway_address,
         }
+        write_private(path / LAUNCH, json.dumps(environment))
+        self._launch(folder, path, environment)
+
+    def _resume_agents(self, folder: WorkspaceFolder) -> int:
+        resumed = 0
+        for path in folder.agent_folders():
+            launch = _read_launch(path)
+            if launch is None or agents.is_supervised(path):
+                continue
+            try:
+                self._launch(folder, path, launch)
+            except (OSError, StartError) as error:
+                _log.warning("agent not resumed", workspace=folder.path.name, agent=path.name, error=_plain(error))
+            else:
+                resumed += 1
+        return resumed
+
+    def _launch(self, folder: WorkspaceFolder, path: Path, environment: Mapping[str, str]) -> None:
         agents.start(path, self._terms, environment=environment, directory=folder.files)
+
+
+def _read_launch(path: Path) -> Mapping[str, str] | None:
+    """The environment of an agent that should run; None for one that should not."""
+    written = read_if_there(path / LAUNCH)
+    return None if written is None else cast("Mapping[str, str]", json.loads(written))
 
 
 def _is_kept(folder: WorkspaceFolder, agent: JobAgent) -> bool:

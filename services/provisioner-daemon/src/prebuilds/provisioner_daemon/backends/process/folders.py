@@ -8,7 +8,8 @@
         home/  tmp/                              HOME and TMPDIR of all that runs
         workspace.json                           what a template may see of its workspace
         version                                  which version `files` is of
-        agents/<agent>/                          one per agent: token (0600), supervisor's lock and pid, log
+        agents/<agent>/                          one per agent: token (0600), supervisor's lock and pid, log, and
+                                                 launch.json while it should run
 """
 
 from __future__ import annotations
@@ -101,6 +102,11 @@ class StateRoot:
     def workspace(self, workspace_id: UUID) -> WorkspaceFolder:
         """The folder of a workspace, there or not."""
         return WorkspaceFolder(self.path / "workspaces" / str(workspace_id))
+
+    def workspace_ids(self) -> list[UUID]:
+        """The workspaces that have a folder."""
+        workspaces = self.path / "workspaces"
+        return [UUID(folder.name) for folder in sorted(workspaces.iterdir())] if workspaces.is_dir() else []
 
     @contextlib.asynccontextmanager
     async def locked(self, workspace_id: UUID) -> AsyncGenerator[Callable[[], None]]:
