@@ -20,16 +20,16 @@ from grpc_status import rpc_status
 from pydantic import SecretStr
 from sqlalchemy import insert, select, update
 
-from prebuilds.chassis.identity.keys import SigningKey, make_jwks
-from prebuilds.chassis.identity.tokens import mint_person_token
 from prebuilds.chassis.status import reason_of
 from prebuilds.claims.app import open_app
 from prebuilds.claims.settings import ClaimsSettings
 from prebuilds.domain.agents import AgentState
 from prebuilds.domain.claims import ClaimStrategy
 from prebuilds.domain.ids import OrganizationId, WorkspaceId
-from prebuilds.domain.principals import AssertedRoles, Role
+from prebuilds.domain.principals import Role
 from prebuilds.domain.refusals import Reason
+from prebuilds.sdk.keys import SigningKey, write_jwks
+from prebuilds.sdk.tokens import issue_token
 from prebuilds.store import schema
 from prebuilds.store.database import Database
 from prebuilds.store.pool.filling import PoolKey, create_prebuilds
@@ -128,14 +128,13 @@ class ClaimsService:
         operator: bool = False,
         key: SigningKey | None = None,
     ) -> str:
-        return mint_person_token(
+        return issue_token(
             key or self.key,
             issuer=ISSUER,
             audience=ISSUER,
             subject=subject,
-            name=subject,
-            lifetime=timedelta(hours=1),
-            roles=AssertedRoles(roles, operator),
+            organizations=roles,
+            operator=operator,
         )
 
     async def person(
@@ -181,7 +180,7 @@ async def claims_service(database_url: str, nats_url: str, tmp_path: Path) -> As
 async def run_claims(database_url: str, nats_url: str, folder: Path) -> AsyncIterator[ClaimsService]:
     key = SigningKey.generate()
     jwks = folder / "people.json"
-    jwks.write_text(make_jwks(key))
+    write_jwks(jwks, key)
     settings = ClaimsSettings(
         database_url=SecretStr(database_url),
         nats_url=SecretStr(nats_url),

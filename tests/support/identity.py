@@ -12,10 +12,12 @@ from uuid import UUID, uuid4
 import jwt
 
 from prebuilds.chassis.identity.authenticator import Authenticator
-from prebuilds.chassis.identity.keys import JwksFile, SigningKey, make_jwks
+from prebuilds.chassis.identity.credentials import ServiceKey
+from prebuilds.chassis.identity.keys import JwksFile
 from prebuilds.chassis.identity.tokens import SERVICES_ISSUER, TrustedIssuer
 from prebuilds.domain.ids import OrganizationId, ProvisionerKeyId, UserId
 from prebuilds.domain.principals import AssertedRoles, Person, Role, ServiceName, StoredDaemonKey
+from prebuilds.sdk.keys import SigningKey, read_or_create_key, write_jwks
 from tests.support.clock import ManualClock
 
 ISSUER = "https://issuer.test"
@@ -59,11 +61,11 @@ class Identity:
         self.directory = FakeDirectory()
         self.clock = ManualClock()
         self.people_key = SigningKey.generate()
-        self.service_key = SigningKey.generate()
         self.people_jwks = folder / "people.json"
-        self.people_jwks.write_text(make_jwks(self.people_key))
+        write_jwks(self.people_jwks, self.people_key)
         services_jwks = folder / "services.json"
-        services_jwks.write_text(make_jwks(self.service_key))
+        read_or_create_key(folder / "services.pem", services_jwks)
+        self.service_key = ServiceKey.read(folder / "services.pem")
         self.authenticator = Authenticator(
             directory=self.directory,
             people=[TrustedIssuer(ISSUER, AUDIENCE, JwksFile(self.people_jwks, self.clock), authoritative)],

@@ -19,16 +19,16 @@ import yaml
 from pydantic import SecretStr
 from sqlalchemy import insert, select, update
 
-from prebuilds.chassis.identity.keys import SigningKey, make_jwks
-from prebuilds.chassis.identity.tokens import mint_person_token
 from prebuilds.domain.agents import AgentState
 from prebuilds.domain.builds import BuildOutcome, BuildReason, FailureClass, JobStatus, Transition
 from prebuilds.domain.ids import GatewayId, JobId, WorkspaceId
-from prebuilds.domain.principals import AssertedRoles, Role
+from prebuilds.domain.principals import Role
 from prebuilds.domain.refusals import CODES, Reason
 from prebuilds.reconciler.app import open_app
 from prebuilds.reconciler.settings import ReconcilerSettings
 from prebuilds.sdk.errors import PrebuildsError, error_of
+from prebuilds.sdk.keys import SigningKey, write_jwks
+from prebuilds.sdk.tokens import issue_token
 from prebuilds.store import schema
 from prebuilds.store.database import Database
 from prebuilds.store.jobs.finishing import BuildResult, finish_build, lock_job
@@ -141,7 +141,7 @@ class Reconcilers:
 
     def settings(self, **changed: Any) -> ReconcilerSettings:
         jwks = self.folder / "people.json"
-        jwks.write_text(make_jwks(self.key))
+        write_jwks(jwks, self.key)
         given: dict[str, Any] = {
             "database_url": SecretStr(self.database_url),
             "nats_url": SecretStr(self.nats_url),
@@ -169,14 +169,13 @@ class Reconcilers:
         at: str = ORGANIZATION,
     ) -> Client:
         held = {at: frozenset(roles)} if roles else {}
-        token = mint_person_token(
+        token = issue_token(
             self.key,
             issuer="prebuilds",
             audience="prebuilds",
             subject=name,
-            name=name,
-            lifetime=timedelta(hours=1),
-            roles=AssertedRoles(held, operator),
+            organizations=held,
+            operator=operator,
         )
         options = [("grpc.max_send_message_length", 64 * 1024**2)]
         channel = await self.stack.enter_async_context(grpc.aio.insecure_channel(address, options=options))

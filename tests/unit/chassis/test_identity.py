@@ -11,13 +11,13 @@ from uuid import uuid4
 
 import jwt
 import pytest
+from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from jwt.algorithms import ECAlgorithm, RSAAlgorithm
 
-from prebuilds.chassis.identity.credentials import ServiceCredentials
+from prebuilds.chassis.identity.credentials import ServiceCredentials, ServiceKey
 from prebuilds.chassis.identity.daemon_keys import make_daemon_key
-from prebuilds.chassis.identity.keys import JwksUrl, SigningKey, make_jwks, parse_jwks
-from prebuilds.chassis.identity.tokens import mint_person_token, mint_service_token
+from prebuilds.chassis.identity.keys import JwksUrl, parse_jwks
 from prebuilds.domain.agents import mint_agent_token
 from prebuilds.domain.ids import SYSTEM_USER_ID, AgentId, OrganizationId, ProvisionerKeyId
 from prebuilds.domain.principals import (
@@ -31,6 +31,8 @@ from prebuilds.domain.principals import (
     StoredDaemonKey,
 )
 from prebuilds.domain.refusals import Reason, Refusal
+from prebuilds.sdk.keys import SigningKey, write_jwks
+from prebuilds.sdk.tokens import issue_token
 from tests.support.clock import ManualClock
 from tests.support.identity import AUDIENCE, ISSUER, Identity
 
@@ -140,13 +142,9 @@ async def test_keys_of_the_other_accepted_kinds_work(identity: Identity, algorit
 async def test_keys_are_read_again_when_their_file_changes(identity: Identity) -> None:
     await identity.authenticator.authenticate(f"Bearer {identity.token()}")
     new = SigningKey.generate()
-    scratch = identity.people_jwks.with_suffix(".new")
-    scratch.write_text(make_jwks(new))
-    scratch.replace(identity.people_jwks)
+    write_jwks(identity.people_jwks, new)
     identity.clock.advance(timedelta(seconds=11))
-    minted = mint_person_token(
-        new, issuer=ISSUER, audience=AUDIENCE, subject="bob", name="Bob", lifetime=timedelta(hours=1)
-    )
+    minted = issue_token(new, issuer=ISSUER, audience=AUDIENCE, subject="bob")
     assert isinstance(await identity.authenticator.authenticate(f"Bearer {minted}"), Person)
     assert "unknown key" in (await refusal_of(identity, f"Bearer {identity.token()}")).message
 
@@ -183,14 +181,13 @@ async def test_roles_in_a_token_count_only_where_its_issuer_is_authoritative(tmp
     roles = AssertedRoles({"acme": frozenset({Role.OWNER, Role.MEMBER})}, is_operator=True)
     for authoritative in (False, True):
         identity = Identity(tmp_path, authoritative=authoritative)
-        token = mint_person_token(
+        token = issue_token(
             identity.people_key,
             issuer=ISSUER,
             audience=AUDIENCE,
             subject="alice",
-            name="Alice",
-            lifetime=timedelta(hours=1),
-            roles=roles,
+            organizations=roles.organizations,
+            operator=roles.is_operator,
         )
         await identity.authenticator.authenticate(f"Bearer {token}")
         assert identity.directory.asked[0][3] == (roles if authoritative else None)
@@ -218,14 +215,16 @@ async def test_a_service_is_known_by_its_own_token_for_this_callee_alone(identit
     assert "another audience" in refusal.message
 
 
-async def test_a_service_token_of_a_wrong_key_is_refused(identity: Identity) -> None:
-    token = mint_service_token(SigningKey.generate(), service=ServiceName.RECONCILER, callee="claims")
-    assert (await refusal_of(identity, f"Bearer {token}")).reason is Reason.CREDENTIALS_INVALID
+async def test_a_service_token_of_a_wrong_key_is_refused(identity: Identity, tmp_path: Path) -> None:
+    (tmp_path / "wrong.pem").write_bytes(SigningKey.generate().pem())
+    credentials = ServiceCredentials.read(ServiceName.RECONCILER, tmp_path / "wrong.pem")
+    refusal = await refusal_of(identity, credentials.authorization(ServiceName.CLAIMS))
+    assert refusal.reason is Reason.CREDENTIALS_INVALID
 
 
-def test_a_service_token_is_made_again_before_it_expires() -> None:
+def test_a_service_token_is_made_again_before_it_expires(identity: Identity) -> None:
     clock = ManualClock()
-    credentials = ServiceCredentials(ServiceName.CLAIMS, SigningKey.generate(), clock)
+    credentials = ServiceCredentials(ServiceName.CLAIMS, identity.service_key, clock)
     first = credentials.authorization(ServiceName.RECONCILER)
     clock.advance(timedelta(minutes=3))
     assert credentials.authorization(ServiceName.RECONCILER) == first
@@ -267,11 +266,21 @@ def test_a_key_without_a_secret_is_the_hash_of_nothing_known() -> None:
     assert made.secret_sha256 == hashlib.sha256((b"x" * 32).hex().encode()).digest()
 
 
-def test_a_signing_key_survives_its_file(tmp_path: Path) -> None:
-    key = SigningKey.generate()
-    (tmp_path / "key.pem").write_bytes(key.pem())
-    assert SigningKey.read(tmp_path / "key.pem").key_id == key.key_id
+def test_a_services_key_has_the_id_under_which_its_public_half_is_published(tmp_path: Path) -> None:
+    published = SigningKey.generate()
+    (tmp_path / "key.pem").write_bytes(published.pem())
+    key = ServiceKey.read(tmp_path / "key.pem")
+    assert key.key_id == published.public_jwk()["kid"]
     assert "private" not in repr(key)
+
+
+def test_a_file_without_an_ed25519_key_is_a_value_error(tmp_path: Path) -> None:
+    other = ec.generate_private_key(ec.SECP256R1())
+    (tmp_path / "key.pem").write_bytes(
+        other.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    )
+    with pytest.raises(ValueError, match="no Ed25519"):
+        ServiceKey.read(tmp_path / "key.pem")
 
 
 @pytest.mark.parametrize("document", [b"", b"[]", b"{}", b'{"keys": 5}'])
@@ -282,7 +291,8 @@ def test_what_is_no_set_of_keys_is_a_value_error(document: bytes) -> None:
 
 async def test_keys_behind_a_url_are_asked_for_again_only_after_a_while() -> None:
     clock, old, new = ManualClock(), SigningKey.generate(), SigningKey.generate()
-    documents = [make_jwks(old), make_jwks(old), make_jwks(old, new)]
+    only_old = {"keys": [old.public_jwk()]}
+    documents = [json.dumps(each) for each in (only_old, only_old, {"keys": [old.public_jwk(), new.public_jwk()]})]
     fetched: list[str] = []
 
     async def fetch() -> bytes:

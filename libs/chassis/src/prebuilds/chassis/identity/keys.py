@@ -1,20 +1,14 @@
-"""Keys: public ones as a JWKS that may change while the process runs, private ones to sign with."""
+"""Public keys that tokens are checked with: a JWKS that may change while the process runs."""
 
 from __future__ import annotations
 
 import asyncio
-import base64
-import hashlib
-import json
 import urllib.request
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final, Protocol, Self, cast
+from typing import Any, Final, Protocol, cast
 
 import structlog
-from cryptography.hazmat.primitives import serialization
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from jwt import PyJWK
 from jwt.exceptions import PyJWTError
 from pydantic import BaseModel
@@ -124,59 +118,6 @@ def parse_jwks(document: bytes) -> dict[str, PyJWK]:
         if key.key_id and key.algorithm_name in ALGORITHMS:
             keys[key.key_id] = key
     return keys
-
-
-@dataclass(frozen=True, slots=True)
-class SigningKey:
-    """An Ed25519 key to sign tokens with; its id is derived from its public half."""
-
-    private: Ed25519PrivateKey = field(repr=False)
-    key_id: str
-
-    @classmethod
-    def generate(cls) -> Self:
-        """Make a new one."""
-        return cls.of(Ed25519PrivateKey.generate())
-
-    @classmethod
-    def read(cls, path: Path) -> Self:
-        """Read a PEM file; raises ValueError where it holds no Ed25519 key."""
-        private = serialization.load_pem_private_key(path.read_bytes(), password=None)
-        if not isinstance(private, Ed25519PrivateKey):
-            raise ValueError(f"{path} holds no Ed25519 private key")  # noqa: TRY004 - the file's content is wrong
-        return cls.of(private)
-
-    @classmethod
-    def of(cls, private: Ed25519PrivateKey) -> Self:
-        """Wrap a private key."""
-        return cls(private, _thumbprint(_public_text(private)))
-
-    def pem(self) -> bytes:
-        """The private key as PEM (PKCS 8), to be stored where only its owner can read it."""
-        return self.private.private_bytes(
-            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-        )
-
-    def public_jwk(self) -> dict[str, str]:
-        """The public half as an entry of a JWKS."""
-        text = _public_text(self.private)
-        return {"kty": "OKP", "crv": "Ed25519", "x": text, "kid": self.key_id, "alg": "EdDSA", "use": "sig"}
-
-
-def make_jwks(*keys: SigningKey) -> str:
-    """The JWKS document with the public halves of these keys."""
-    return json.dumps({"keys": [key.public_jwk() for key in keys]}, indent=2) + "\n"
-
-
-def _public_text(private: Ed25519PrivateKey) -> str:
-    raw = private.public_key().public_bytes(serialization.Encoding.Raw, serialization.PublicFormat.Raw)
-    return base64.urlsafe_b64encode(raw).rstrip(b"=").decode()
-
-
-def _thumbprint(public: str) -> str:
-    """RFC 7638."""
-    canonical = json.dumps({"crv": "Ed25519", "kty": "OKP", "x": public}, separators=(",", ":"), sort_keys=True)
-    return base64.urlsafe_b64encode(hashlib.sha256(canonical.encode()).digest()).rstrip(b"=").decode()
 
 
 def _download(url: str) -> bytes:

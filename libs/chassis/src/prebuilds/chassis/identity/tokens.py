@@ -1,10 +1,10 @@
-"""JWTs: checked claim by claim into values, and made for services and for the local setup."""
+"""JWTs of people and of services, checked claim by claim into values."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from typing import Any, Final
 
 import jwt
@@ -18,13 +18,12 @@ from jwt.exceptions import (
 )
 from pydantic import BaseModel, Field, StrictBool, TypeAdapter, ValidationError
 
-from prebuilds.chassis.identity.keys import ALGORITHMS, KeySet, SigningKey
-from prebuilds.domain.principals import AssertedRoles, Role, ServiceName
+from prebuilds.chassis.identity.keys import ALGORITHMS, KeySet
+from prebuilds.domain.principals import AssertedRoles, Role
 from prebuilds.domain.refusals import Reason, Refusal
 
 SERVICES_ISSUER: Final = "prebuilds-services"
 ROLES_CLAIM: Final = "prebuilds"
-SERVICE_TOKEN_LIFETIME: Final = timedelta(minutes=5)
 
 _LEEWAY: Final = timedelta(seconds=10)
 _REQUIRED: Final = ["iss", "aud", "sub", "exp"]
@@ -116,56 +115,9 @@ def asserted_roles(token: VerifiedToken) -> AssertedRoles:
     return AssertedRoles(stated.organizations, stated.operator)
 
 
-def mint_person_token(
-    key: SigningKey,
-    *,
-    issuer: str,
-    audience: str,
-    subject: str,
-    name: str,
-    lifetime: timedelta,
-    roles: AssertedRoles | None = None,
-    now: datetime | None = None,
-) -> str:
-    """Make a person's token, for the local setup and for tests; elsewhere an identity provider does."""
-    claims: dict[str, Any] = {"name": name}
-    if roles is not None:
-        organizations = {organization: sorted(held) for organization, held in roles.organizations.items()}
-        claims[ROLES_CLAIM] = {"organizations": organizations, "operator": roles.is_operator}
-    return _sign(key, issuer=issuer, audience=audience, subject=subject, lifetime=lifetime, claims=claims, now=now)
-
-
-def mint_service_token(key: SigningKey, *, service: ServiceName, callee: str, now: datetime | None = None) -> str:
-    """Make the token by which a service shows another who it is."""
-    return _sign(
-        key,
-        issuer=SERVICES_ISSUER,
-        audience=callee,
-        subject=service.value,
-        lifetime=SERVICE_TOKEN_LIFETIME,
-        claims={},
-        now=now,
-    )
-
-
 def invalid(message: str) -> Refusal:
     """The refusal for credentials that are there and not good."""
     return Refusal(Reason.CREDENTIALS_INVALID, message)
-
-
-def _sign(
-    key: SigningKey,
-    *,
-    issuer: str,
-    audience: str,
-    subject: str,
-    lifetime: timedelta,
-    claims: Mapping[str, Any],
-    now: datetime | None,
-) -> str:
-    issued = now or datetime.now(UTC)
-    stated = {"iss": issuer, "aud": audience, "sub": subject, "iat": issued, "nbf": issued, "exp": issued + lifetime}
-    return jwt.encode(stated | dict(claims), key.private, algorithm="EdDSA", headers={"kid": key.key_id})
 
 
 def _public_words(error: PyJWTError) -> str:
