@@ -85,11 +85,12 @@ def _tell(console: Console, stack: Stack, steps: Steps) -> None:
     here = stack.state.path == (Path.cwd() / ".prebuilds").resolve()
     client_file = "" if here else f"PREBUILDS_CLIENT_FILE={stack.state.client_file} "
     token_file = stack.keys.token_file(DEVELOPER)
+    shown_token_file = token_file.relative_to(Path.cwd()) if here else token_file
     console.print(f"\nIn another terminal, as {ADMIN}:\n")
     console.print(f"  {client_file}.venv/bin/prebuilds pools list --watch")
     console.print(f"  {client_file}.venv/bin/prebuilds workspaces list")
     console.print(f"\nas {DEVELOPER}:\n")
-    console.print(f"  export {client_file}PREBUILDS_TOKEN_FILE={token_file}")
+    console.print(f"  export {client_file}PREBUILDS_TOKEN_FILE={shown_token_file}")
     console.print("  .venv/bin/prebuilds workspaces create python-dev --watch")
     console.print(f"\nA token for other clients, {DEVELOPER}'s:\n\n  {token_file.read_text()}\n")
 

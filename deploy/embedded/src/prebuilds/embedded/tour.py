@@ -60,7 +60,7 @@ async def take_tour(stack: Stack, steps: Steps, template: Path) -> float | None:
         developer = await client_of(stack.keys.issue(DEVELOPER, roles=(Role.MEMBER,)))
         with steps.step("organization and provisioner daemon"):
             await prepare(stack)
-            _write_client_file(stack)
+            write_client_file(stack)
         with steps.step("push the template") as step:
             name = await _push(admin, template, step)
         with steps.step("pool is warm") as step:
@@ -174,7 +174,8 @@ def _what_the_agent_says(stack: Stack, workspace_id: str) -> str:
     raise TourError(f"no agent of workspace {workspace_id} has written its state")
 
 
-def _write_client_file(stack: Stack) -> None:
+def write_client_file(stack: Stack) -> None:
+    """Write down where the stack is, for the command-line client."""
     token_file = stack.keys.token_file(ADMIN).relative_to(stack.state.path)
     lines = {
         "organization": ORGANIZATION,

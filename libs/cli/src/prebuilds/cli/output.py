@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Annotated, Final, Protocol, TypeVar
@@ -73,6 +73,13 @@ def show_table(headers: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     made = table(headers, rows)
     unbounded = console.options.update(max_width=_UNBOUNDED)
     Console(width=Measurement.get(console, unbounded, made).maximum, highlight=False).print(made, crop=False)
+
+
+def show_facts(facts: Mapping[str, str]) -> None:
+    """Print what there is to say of one thing, a line each."""
+    width = max(map(len, facts))
+    for name, value in facts.items():
+        console.print(f"{name:<{width}}  {value}")
 
 
 def word(enum: _Enum[Value], value: Value, prefix: str) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from datetime import timedelta
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Final
 
 import typer
 
@@ -13,6 +13,8 @@ from prebuilds.cli.connection import EXIT_USAGE, fail
 from prebuilds.domain.principals import Role
 from prebuilds.sdk.keys import SigningKey
 from prebuilds.sdk.tokens import issue_token
+
+_ROLES: Final = {role.value: role for role in Role}
 
 app = typer.Typer(help="Tokens of people, for who has the signing key.", no_args_is_help=True)
 
@@ -52,7 +54,7 @@ def _roles(given: list[str]) -> dict[str, list[Role]]:
     roles: dict[str, list[Role]] = {}
     for each in given:
         organization, equals, role = each.partition("=")
-        if not equals or role not in Role:
-            raise ValueError(f"{each!r} is not ORGANIZATION=ROLE, with a role of {', '.join(Role)}")
-        roles.setdefault(organization, []).append(Role(role))
+        if not equals or role not in _ROLES:
+            raise ValueError(f"{each!r} is not ORGANIZATION=ROLE, with a role of {', '.join(_ROLES)}")
+        roles.setdefault(organization, []).append(_ROLES[role])
     return roles

@@ -10,7 +10,7 @@ from uuid import UUID
 import typer
 
 from prebuilds.cli.connection import EXIT_USAGE, Organization, fail, run
-from prebuilds.cli.output import Format, Output, age, console, json_line, show_json, show_table, word
+from prebuilds.cli.output import Format, Output, age, console, json_line, show_facts, show_json, show_table, word
 from prebuilds.sdk.client import PrebuildsClient
 from prebuilds.v1 import agent_pb2, claim_pb2, reason_pb2, template_service_pb2, workspace_pb2, workspace_service_pb2
 
@@ -123,7 +123,7 @@ def show(which: Which, *, organization: Organization = "", output: Output = Form
         "age": age(found.create_time),
         "claimed": f"{age(found.claim_time)} ago" if found.HasField("claim_time") else "-",
     }
-    show_table(("", ""), facts.items())
+    show_facts(facts)
     agents = [
         (agent.name, word(agent_pb2.AgentState, agent.state, "AGENT_STATE_"), str(agent.incarnation), agent.error)
         for agent in found.agents
