@@ -18,7 +18,6 @@ from prebuilds.domain.refusals import MissingResource, Reason, Violation
 
 _DOMAIN: Final = "prebuilds"
 _REASONS: Final = {reason.value: reason for reason in Reason}
-_REASONS: Final = {reason.value: reason for reason in Reason}
 # It takes whatever has code, details and trailing metadata; its stub speaks of blocking calls only.
 _status_of = cast("Callable[[grpc.aio.AioRpcError], Any]", rpc_status.from_call)  # pyright: ignore[reportUnknownMemberType]
 
