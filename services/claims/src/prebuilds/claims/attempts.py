@@ -32,6 +32,7 @@ class Attempt:
     """The request's fingerprint."""
     name: str
     requested_at: datetime
+    """By the database's clock."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,6 @@ import secrets
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
 from functools import partial
 from typing import Final
 from uuid import UUID
@@ -88,7 +87,6 @@ class Creations:
     async def create(self, caller: Caller, wish: Wish) -> Creation:
         """Create a workspace, or give the first answer to a request id that was used before."""
         started = time.perf_counter()
-        requested_at = datetime.now(UTC)
         offer = await self._offer(caller, wish)
         person = caller.person()
         key = RequestKey(offer.organization_id, caller.key, METHOD, wish.request_id)
@@ -102,7 +100,7 @@ class Creations:
                 raise
             return answered
         actor = Actor(caller.key, person.name)
-        attempt = Attempt(plan, wish, person.user_id, actor, key, content, wish.name, requested_at)
+        attempt = Attempt(plan, wish, person.user_id, actor, key, content, wish.name, offer.looked_at)
         for _ in range(_TRIES):
             try:
                 creation = await self._create_named(attempt)
@@ -111,7 +109,7 @@ class Creations:
                 if answered is not None:
                     return answered
             else:
-                self._tell(creation, wish, time.perf_counter() - started)
+                self._tell(creation, wish, offer.organization_name, time.perf_counter() - started)
                 return creation
         raise Refusal(Reason.TRANSACTION_CONFLICT, "requests of this id come and go", retry_after=RETRY_AFTER)
 
@@ -198,14 +196,13 @@ class Creations:
         miss = answer.get("miss")
         return Creation(workspace, build, None if miss is None else MissReason(miss))
 
-    def _tell(self, creation: Creation, wish: Wish, seconds: float) -> None:
+    def _tell(self, creation: Creation, wish: Wish, organization: str, seconds: float) -> None:
         workspace = creation.workspace
         if creation.miss is None:
-            preset = creation.build.preset_name or ""
             labels = {
-                "organization": str(workspace.organization_id),
+                "organization": organization,
                 "template": workspace.template_name,
-                "preset": preset,
+                "preset": creation.build.preset_name or "",
             }
             self._claim_duration.record(seconds, labels)
         _log.info(
@@ -214,6 +211,7 @@ class Creations:
             owner_id=str(workspace.owner_id),
             template=workspace.template_name,
             preset=creation.build.preset_name,
+            organization=organization,
             outcome="hit" if creation.miss is None else "miss",
             reason=creation.miss,
             mode=wish.mode,

@@ -1,5 +1,6 @@
 -- Find what a creation is decided by: the organisation, the owner, and the template with the parameters and presets of its active version.
 SELECT
+    now() AS looked_at,
     o.id AS organization_id,
     o.name AS organization_name,
     owner.id AS owner_id,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any, Final
 from uuid import UUID
 
@@ -58,7 +58,10 @@ class Owner:
 class Offer:
     """All that a creation is decided by; None for what was not found."""
 
+    looked_at: datetime
+    """When all of this was so: the request's time by the database's clock."""
     organization_id: OrganizationId
+    organization_name: str
     owner: Owner | None
     template: Template | None
 
@@ -87,6 +90,7 @@ class WorkspaceVersion:
 
 @dataclass(frozen=True, slots=True)
 class _OfferRow:
+    looked_at: datetime
     organization_id: OrganizationId
     organization_name: str
     owner_id: UserId | None
@@ -149,7 +153,7 @@ async def find_offer(
     owner_found = None
     if row.owner_id is not None and row.owner_name is not None:
         owner_found = Owner(row.owner_id, row.owner_name)
-    return Offer(row.organization_id, owner_found, _template(row))
+    return Offer(row.looked_at, row.organization_id, row.organization_name, owner_found, _template(row))
 
 
 async def read_pool(tx: Transaction, preset_id: PresetId) -> PoolNow | None:
