@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, Collection
 from contextlib import AsyncExitStack
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 from uuid import UUID, uuid4
 
@@ -32,6 +32,7 @@ from tests.support.nats import nats_client, stored
 from tests.support.waiting import eventually
 
 TRACEPARENT: Final = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+LONG_AGO: Final = datetime(2020, 1, 1, tzinfo=UTC)
 NEVER: Final = timedelta(hours=1)
 SWEEPING: Final = RelayLimits(sweep_every=timedelta(milliseconds=50), sweep_older_than=timedelta(0))
 NOT_SWEEPING: Final = RelayLimits(sweep_older_than=NEVER)
@@ -266,7 +267,7 @@ async def test_what_is_not_acknowledged_in_time_is_given_up() -> None:
     settled: list[Published] = []
     silent: Any = Silent()
     publisher = Publisher(silent, settled.append, acknowledged_within=timedelta(0), clock=SystemClock())
-    row = OutboxRow(uuid4(), EventKind.CLAIMED, uuid4(), None, {})
+    row = OutboxRow(uuid4(), EventKind.CLAIMED, uuid4(), None, {}, None, LONG_AGO)
     await publisher.send(row)
     assert publisher.in_flight == 1
     publisher.give_up_overdue()
@@ -290,7 +291,7 @@ async def test_offering_neither_waits_nor_raises_without_nats(
 ) -> None:
     restartable_nats.stop()
     async with open_events(restartable_nats.url) as events, open_relay(database, events) as relay:
-        relay.offer([OutboxRow(uuid4(), EventKind.CLAIMED, uuid4(), None, {})])
+        relay.offer([OutboxRow(uuid4(), EventKind.CLAIMED, uuid4(), None, {}, None, LONG_AGO)])
         assert relay.is_idle
 
 

@@ -75,7 +75,7 @@ async def events(nats_url: str) -> AsyncGenerator[Events]:
 
 
 async def tell(client: Client, event: EventKind = EventKind.HANDOVER_DUE, **changes: Any) -> UUID:
-    values: dict[str, Any] = {"created_at": datetime.now(UTC), "payload": {}, **changes}
+    values: dict[str, Any] = {"created_at": datetime.now(UTC), "payload": {}, "traceparent": None, **changes}
     row = OutboxRow(uuid4(), event, uuid4(), uuid4(), **values)
     wire = to_wire(row)
     await publish(client, wire.subject, wire.body, wire.headers)
@@ -179,7 +179,8 @@ async def test_hints_older_than_a_minute_are_dropped(events: Events, client: Cli
     async with subscribe(events, replace(GATEWAY, workers=1), reader.hear, clock=clock):
         await tell(client, created_at=clock.now() - timedelta(seconds=61))
         young = await tell(client, created_at=clock.now() - timedelta(seconds=59))
-        ageless = await tell(client, created_at=None)
+        ageless = uuid4()
+        await publish(client, f"prebuilds.v1.handover_due.{ageless}", b"", {})
         await reader.until_heard(young, ageless)
     assert reader.heard() == [young, ageless]
 

@@ -50,10 +50,15 @@ async def test_a_leased_row_is_the_row_that_was_written(database: Database) -> N
 
     (leased,) = await _lease(database)
 
-    assert leased.created_at is not None
-    assert leased.event is EventKind.CLAIMED
-    assert (leased.id, leased.subject_id, leased.organization_id) == (written.id, written.subject_id, organization)
+    assert leased == written
+    assert (leased.event, leased.organization_id) == (EventKind.CLAIMED, organization)
     assert (leased.payload, leased.traceparent) == ({"generation": 2, "name": "x"}, "00-t")
+
+
+async def test_each_appended_row_has_its_own_time_by_the_databases_clock(database: Database) -> None:
+    written = await _append(database, 3)
+
+    assert [(row.id, row.created_at) for row in await _lease(database)] == [(row.id, row.created_at) for row in written]
 
 
 async def test_many_sweepers_share_the_rows_and_none_is_leased_twice(database: Database) -> None:

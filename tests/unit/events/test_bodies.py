@@ -103,10 +103,9 @@ def test_a_repeated_field_takes_a_list_or_one_value(value: object, expected: lis
     assert list(message.agent_ids) == expected
 
 
-def test_a_row_without_organisation_and_time_leaves_both_open() -> None:
-    hint = hint_of(row(EventKind.SETTINGS_CHANGED, organization_id=None, created_at=None))
+def test_a_row_without_organisation_leaves_it_open() -> None:
+    hint = hint_of(row(EventKind.SETTINGS_CHANGED, organization_id=None))
     assert hint.organization_id is None
-    assert hint.occurred_at is None
 
 
 @pytest.mark.parametrize("body", [b"", b"\xff\xff\xff", b"not protobuf at all"], ids=["empty", "broken", "text"])
@@ -146,4 +145,6 @@ def test_a_hint_is_stale_after_a_minute(age: timedelta, is_stale: bool) -> None:
 
 
 def test_a_hint_of_unknown_age_is_never_stale() -> None:
-    assert not hint_of(row(created_at=None)).is_stale(NOW)
+    hint = to_hint(format_subject(EventKind.CLAIMED, uuid4()), b"", None)
+    assert hint is not None
+    assert not hint.is_stale(NOW)

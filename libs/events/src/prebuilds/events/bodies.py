@@ -121,8 +121,7 @@ def _message(row: OutboxRow) -> EventMessage:
     message = MESSAGES[row.event](event_id=str(row.id))
     if row.organization_id is not None:
         message.organization_id = str(row.organization_id)
-    if row.created_at is not None:
-        message.occurred_at.FromDatetime(row.created_at)
+    message.occurred_at.FromDatetime(row.created_at)
     subject_field = _SUBJECT_FIELDS[row.event]
     fields = _PAYLOAD_FIELDS[row.event]
     for name, value in row.payload.items():

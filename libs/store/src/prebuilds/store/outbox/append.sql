@@ -1,4 +1,4 @@
--- Append events, one of each position of the arrays.
+-- Append events, one of each position of the arrays, and give the time of each.
 INSERT INTO outbox (id, event, subject_id, organization_id, payload, traceparent)
 SELECT row.id, row.event, row.subject_id, row.organization_id, row.payload, %(traceparent)s::text
 FROM unnest(
@@ -8,3 +8,4 @@ FROM unnest(
     %(organization_ids)s::uuid[],
     %(payloads)s::jsonb[]
 ) AS row (id, event, subject_id, organization_id, payload)
+RETURNING id, created_at

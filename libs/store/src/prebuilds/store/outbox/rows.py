@@ -16,12 +16,12 @@ Scalar: TypeAlias = str | int | float | bool | None
 
 @dataclass(frozen=True, slots=True)
 class OutboxRow:
-    """An event that is to be published; `created_at` is null on a row that has just been written by this process."""
+    """An event that is to be published."""
 
     id: UUID
     event: EventKind
     subject_id: UUID
     organization_id: UUID | None
     payload: Mapping[str, Scalar]
-    traceparent: str | None = None
-    created_at: datetime | None = None
+    traceparent: str | None
+    created_at: datetime

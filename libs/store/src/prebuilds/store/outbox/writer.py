@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Final
 from uuid import UUID, uuid4
 
@@ -45,19 +46,20 @@ async def append_many(tx: Transaction, events: Sequence[Event], *, traceparent: 
     if not events:
         return
     traceparent = traceparent or tx.database.trace_context()
-    rows = [
-        OutboxRow(uuid4(), each.event, each.subject_id, each.organization_id, each.payload, traceparent)
-        for each in events
-    ]
-    await tx.run(
+    appended = {uuid4(): each for each in events}
+    cursor = await tx.run(
         _queries["append"],
         {
-            "ids": [row.id for row in rows],
-            "events": [row.event.value for row in rows],
-            "subject_ids": [row.subject_id for row in rows],
-            "organization_ids": [row.organization_id for row in rows],
-            "payloads": [Jsonb(row.payload) for row in rows],
+            "ids": list(appended),
+            "events": [each.event.value for each in events],
+            "subject_ids": [each.subject_id for each in events],
+            "organization_ids": [each.organization_id for each in events],
+            "payloads": [Jsonb(each.payload) for each in events],
             "traceparent": traceparent,
         },
     )
-    tx.appended.extend(rows)
+    created_at: dict[UUID, datetime] = {id_: at for id_, at in await cursor.fetchall()}  # noqa: C416 - gives the types
+    tx.appended.extend(
+        OutboxRow(id_, each.event, each.subject_id, each.organization_id, each.payload, traceparent, created_at[id_])
+        for id_, each in appended.items()
+    )
