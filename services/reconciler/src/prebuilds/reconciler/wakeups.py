@@ -98,6 +98,8 @@ class Wakeups:
 def extent_of(hint: Hint) -> Extent:
     """The pools that an event is about; where its body does not say, those that its subject leads to."""
     presets = frozenset(_presets_named_by(hint))
+    if isinstance(hint.message, event_pb2.BuildChanged) and presets and not hint.message.is_prebuild:
+        return Extent()  # a person's workspace, in no pool
     match hint.event:
         case EventKind.CLAIMED | EventKind.BUILD_CHANGED:
             if presets:

@@ -17,8 +17,8 @@ SET status = 'running',
     lease_owner = coalesce((SELECT name FROM provisioner_keys WHERE id = %(key_id)s), '') || '/' || %(daemon)s::text,
     lease_expires_at = clock_timestamp() + %(lease_for)s::interval,
     started_at = coalesce(j.started_at, clock_timestamp())
-FROM next
-WHERE j.id = next.id
+FROM next, builds AS b
+WHERE j.id = next.id AND b.id = j.build_id
 RETURNING
-    j.id AS job_id, j.organization_id, j.workspace_id, j.build_id, j.backend, j.attempt, j.lease_id,
+    j.id AS job_id, j.organization_id, j.workspace_id, j.build_id, b.preset_id, b.owner_id, j.backend, j.attempt, j.lease_id,
     j.lease_expires_at, j.traceparent, clock_timestamp() - j.created_at AS queued_for

@@ -19,7 +19,6 @@ from psycopg.types.json import Jsonb
 from prebuilds.domain.builds import BackendKind, BuildOutcome, BuildReason, FailureClass, JobStatus, Transition
 from prebuilds.domain.events import EventKind
 from prebuilds.domain.ids import (
-    SYSTEM_USER_ID,
     BuildId,
     JobId,
     OrganizationId,
@@ -30,6 +29,7 @@ from prebuilds.domain.ids import (
 )
 from prebuilds.domain.pools import PoolEventKind, PrebuildState
 from prebuilds.store.handover.moves import fail, make_due
+from prebuilds.store.jobs.news import build_changed
 from prebuilds.store.outbox.writer import Event, append_many
 from prebuilds.store.pool.connections import refresh_connections
 from prebuilds.store.pool.deaths import fail_dead_prebuilds
@@ -70,6 +70,16 @@ class LockedJob:
     traceparent: str | None
     looked_at: datetime
     """The database's time at which all of this was so."""
+
+    def changed(self) -> Event:
+        """Make the news that its build is no longer what it was."""
+        return build_changed(
+            self.workspace_id,
+            self.organization_id,
+            build_id=self.build_id,
+            preset_id=self.preset_id,
+            owner_id=self.owner_id,
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,7 +136,7 @@ async def finish_build(tx: Transaction, workspace: LockedWorkspace, job: LockedJ
         await remove_workspaces(tx, [job.workspace_id])
     else:
         await _end_other_build(tx, job, result)
-    await append_many(tx, [build_changed(job)])
+    await append_many(tx, [job.changed()])
 
 
 async def _retire_agents(tx: Transaction, job: LockedJob, present: Sequence[str]) -> None:
@@ -182,18 +192,3 @@ def _state_left_by(transition: Transition, outcome: BuildOutcome) -> PrebuildSta
             return PrebuildState.CANCELED
         case _:
             assert_never(outcome)
-
-
-def build_changed(job: LockedJob) -> Event:
-    """The news that a build is no longer what it was."""
-    return Event(
-        EventKind.BUILD_CHANGED,
-        job.workspace_id,
-        job.organization_id,
-        {
-            "workspace_id": str(job.workspace_id),
-            "build_id": str(job.build_id),
-            "preset_id": str(job.preset_id) if job.preset_id else None,
-            "is_prebuild": job.owner_id == SYSTEM_USER_ID,
-        },
-    )

@@ -23,9 +23,10 @@ from psycopg.types.json import Jsonb
 
 from prebuilds.domain.builds import BackendKind, LogLevel
 from prebuilds.domain.events import EventKind
-from prebuilds.domain.ids import BuildId, JobId, OrganizationId, ProvisionerKeyId, WorkspaceId
+from prebuilds.domain.ids import BuildId, JobId, OrganizationId, PresetId, ProvisionerKeyId, UserId, WorkspaceId
 from prebuilds.domain.refusals import Reason, Refusal
-from prebuilds.store.jobs.finishing import LockedJob, build_changed
+from prebuilds.store.jobs.finishing import LockedJob
+from prebuilds.store.jobs.news import build_changed
 from prebuilds.store.outbox.writer import Event, append_many
 from prebuilds.store.sql import SqlFolder
 from prebuilds.store.transactions import Transaction
@@ -53,6 +54,8 @@ class Lease:
     organization_id: OrganizationId
     workspace_id: WorkspaceId
     build_id: BuildId
+    preset_id: PresetId | None
+    owner_id: UserId
     backend: BackendKind
     attempt: int
     lease_id: UUID
@@ -117,8 +120,14 @@ async def acquire(
         _queries["sign_agents"],
         {"workspace_id": lease.workspace_id, "key_id": token_key_id, "known_key_ids": list(known_key_ids)},
     )
-    payload = {"workspace_id": str(lease.workspace_id), "build_id": str(lease.build_id)}
-    await append_many(tx, [Event(EventKind.BUILD_CHANGED, lease.workspace_id, lease.organization_id, payload)])
+    changed = build_changed(
+        lease.workspace_id,
+        lease.organization_id,
+        build_id=lease.build_id,
+        preset_id=lease.preset_id,
+        owner_id=lease.owner_id,
+    )
+    await append_many(tx, [changed])
     return lease
 
 
@@ -168,7 +177,7 @@ async def put_back(tx: Transaction, job: LockedJob) -> None:
     """Put a job that `lock_job` has locked, and whose lease is lost, back into the queue."""
     await tx.run(_queries["put_back"], {"job_id": job.job_id})
     payload = {"workspace_id": str(job.workspace_id), "build_id": str(job.build_id)}
-    await append_many(tx, [Event(EventKind.JOB_QUEUED, job.job_id, job.organization_id, payload), build_changed(job)])
+    await append_many(tx, [Event(EventKind.JOB_QUEUED, job.job_id, job.organization_id, payload), job.changed()])
 
 
 def lease_lost(job_id: JobId) -> Refusal:

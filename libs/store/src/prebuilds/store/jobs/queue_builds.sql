@@ -21,7 +21,7 @@ build AS (
     JOIN users AS u ON u.id = w.owner_id
     LEFT JOIN builds AS latest ON latest.id = w.latest_build_id
     ORDER BY w.id
-    RETURNING id, organization_id, workspace_id, version_id, number
+    RETURNING id, organization_id, workspace_id, version_id, preset_id, owner_id, number
 ),
 job AS (
     INSERT INTO jobs (id, organization_id, workspace_id, build_id, backend, tags, priority, traceparent)
@@ -48,4 +48,5 @@ SET latest_build_id = b.id
 FROM build AS b
 JOIN job AS j ON j.build_id = b.id
 WHERE w.id = b.workspace_id
-RETURNING b.id AS build_id, j.id AS job_id, w.id AS workspace_id, w.organization_id, b.number
+RETURNING b.id AS build_id, j.id AS job_id, w.id AS workspace_id, w.organization_id, b.number, b.preset_id,
+    b.owner_id

@@ -24,6 +24,7 @@ from prebuilds.domain.ids import (
 )
 from prebuilds.domain.refusals import Reason, Refusal
 from prebuilds.store.handover.moves import supersede
+from prebuilds.store.jobs.news import build_changed
 from prebuilds.store.outbox.writer import Event, append_many
 from prebuilds.store.sql import SqlFolder
 from prebuilds.store.transactions import Transaction
@@ -60,6 +61,8 @@ class QueuedBuild:
     workspace_id: WorkspaceId
     organization_id: OrganizationId
     number: int
+    preset_id: PresetId | None
+    owner_id: UserId
 
 
 async def queue_builds(tx: Transaction, orders: Sequence[BuildOrder]) -> Sequence[QueuedBuild]:
@@ -111,10 +114,18 @@ def _as_json(orders: Sequence[BuildOrder]) -> list[dict[str, object]]:
 
 def _news(build: QueuedBuild, *, revoked: bool) -> list[Event]:
     payload = {"workspace_id": str(build.workspace_id), "build_id": str(build.build_id)}
-    news = [
-        Event(EventKind.JOB_QUEUED, build.job_id, build.organization_id, payload),
-        Event(EventKind.BUILD_CHANGED, build.workspace_id, build.organization_id, payload),
-    ]
+    news = [Event(EventKind.JOB_QUEUED, build.job_id, build.organization_id, payload)]
+    if build.number > 1 or build.owner_id != SYSTEM_USER_ID:
+        # A prebuild's first build is no news: nobody watches it yet, and who fills the pool need not look again.
+        news.append(
+            build_changed(
+                build.workspace_id,
+                build.organization_id,
+                build_id=build.build_id,
+                preset_id=build.preset_id,
+                owner_id=build.owner_id,
+            )
+        )
     if revoked:
         news.append(Event(EventKind.AGENT_REVOKED, build.workspace_id, build.organization_id, payload))
     return news

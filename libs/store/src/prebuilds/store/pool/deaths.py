@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from typing import Final
 
 from prebuilds.domain.builds import FailureClass
-from prebuilds.domain.events import EventKind
-from prebuilds.domain.ids import BuildId, OrganizationId, PresetId, TemplateId, WorkspaceId
+from prebuilds.domain.ids import SYSTEM_USER_ID, BuildId, OrganizationId, PresetId, TemplateId, WorkspaceId
 from prebuilds.domain.pools import PoolEventKind
-from prebuilds.store.outbox.writer import Event, append_many
+from prebuilds.store.jobs.news import build_changed
+from prebuilds.store.outbox.writer import append_many
 from prebuilds.store.pool_events import PoolEvent, record_pool_events
 from prebuilds.store.sql import SqlFolder
 from prebuilds.store.transactions import Transaction
@@ -57,16 +57,12 @@ async def fail_dead_prebuilds(tx: Transaction, workspace_ids: Sequence[Workspace
     await append_many(
         tx,
         [
-            Event(
-                EventKind.BUILD_CHANGED,
+            build_changed(
                 each.workspace_id,
                 each.organization_id,
-                {
-                    "workspace_id": str(each.workspace_id),
-                    "build_id": str(each.build_id),
-                    "preset_id": str(each.preset_id),
-                    "is_prebuild": True,
-                },
+                build_id=each.build_id,
+                preset_id=each.preset_id,
+                owner_id=SYSTEM_USER_ID,
             )
             for each in dead
         ],

@@ -9,7 +9,6 @@ from typing import Final
 from uuid import UUID, uuid4
 
 from prebuilds.domain.builds import BuildReason, Transition
-from prebuilds.domain.events import EventKind
 from prebuilds.domain.ids import (
     SYSTEM_USER_ID,
     BuildId,
@@ -21,8 +20,9 @@ from prebuilds.domain.ids import (
 )
 from prebuilds.domain.names import PREBUILD_NAME_BYTES, prebuild_name
 from prebuilds.domain.pools import PoolEventKind
+from prebuilds.store.jobs.news import build_changed
 from prebuilds.store.jobs.queueing import BuildOrder, QueuedBuild, queue_builds
-from prebuilds.store.outbox.writer import Event, append_many
+from prebuilds.store.outbox.writer import append_many
 from prebuilds.store.pool.locks import lock_prebuilds, lock_workspaces
 from prebuilds.store.pool_events import PoolEvent, record_pool_events
 from prebuilds.store.sql import SqlFolder
@@ -114,11 +114,12 @@ async def cancel_pending(tx: Transaction, pool: PoolKey, *, reason: str) -> Sequ
     await append_many(
         tx,
         [
-            Event(
-                EventKind.BUILD_CHANGED,
+            build_changed(
                 workspace_id,
                 pool.organization_id,
-                {"workspace_id": str(workspace_id), "build_id": str(build_id), "preset_id": str(pool.preset_id)},
+                build_id=build_id,
+                preset_id=pool.preset_id,
+                owner_id=SYSTEM_USER_ID,
             )
             for workspace_id, build_id in canceled.items()
         ],
