@@ -103,3 +103,21 @@ async def test_what_a_run_answers_is_one_line() -> None:
         await clock.until_somebody_sleeps()
         await stop(loop)
     assert [(line["event"], line["loop"], line["deleted"]) for line in lines] == [("loop ran", "l", 1)]
+
+
+async def test_a_cancellation_that_a_run_swallows_still_ends_the_loop() -> None:
+    begun = asyncio.Event()
+    swallowed = 0
+
+    async def swallow() -> None:
+        nonlocal swallowed
+        begun.set()
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            swallowed += 1
+
+    loop = asyncio.ensure_future(run_loop("l", swallow, interval=timedelta(0), wakeups=Wakeups()))
+    await begun.wait()
+    await stop(loop)
+    assert swallowed == 1

@@ -16,6 +16,7 @@ from typing import Any
 import structlog
 from opentelemetry.metrics import Meter
 
+from prebuilds.chassis.cancellation import heed_cancellation
 from prebuilds.chassis.clock import Clock, SystemClock
 
 _log = structlog.get_logger(__name__)
@@ -84,6 +85,7 @@ async def run_loop(
             say("loop ran", loop=name, seconds=round(timer.monotonic() - started, 4), **_fields(result))
         if metrics is not None:
             metrics.count(name, outcome)
+        heed_cancellation()
         await wakeups.wait(interval)
 
 

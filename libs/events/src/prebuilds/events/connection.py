@@ -33,9 +33,9 @@ import structlog
 from nats.aio.client import Client
 from opentelemetry.metrics import CallbackOptions, Meter, NoOpMeter, Observation
 
+from prebuilds.chassis.cancellation import heed_cancellation
 from prebuilds.chassis.logs import clean_text
 from prebuilds.chassis.tasks import BackgroundTasks
-from prebuilds.events.cancellation import heed_cancellation
 from prebuilds.events.jetstream import JetStreamError
 from prebuilds.events.streams import StreamLimits, declare_streams
 

@@ -18,7 +18,7 @@ import structlog
 from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription as Listening
 
-from prebuilds.events.cancellation import heed_cancellation
+from prebuilds.chassis.cancellation import heed_cancellation
 from prebuilds.events.connection import Session
 from prebuilds.events.consumers import Subscription
 from prebuilds.events.jetstream import (

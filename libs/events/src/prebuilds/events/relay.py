@@ -40,10 +40,10 @@ import nats.errors
 import structlog
 from opentelemetry.metrics import CallbackOptions, Meter, NoOpMeter, Observation
 
+from prebuilds.chassis.cancellation import heed_cancellation
 from prebuilds.chassis.clock import Clock, SystemClock
 from prebuilds.chassis.loops import Wakeups, run_loop
 from prebuilds.chassis.tasks import BackgroundTasks
-from prebuilds.events.cancellation import heed_cancellation
 from prebuilds.events.connection import Events, Session
 from prebuilds.events.publishing import NO_STREAM, Published, Publisher
 from prebuilds.store.database import Database

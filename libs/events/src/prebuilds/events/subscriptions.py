@@ -45,10 +45,10 @@ from opentelemetry.metrics import Meter, NoOpMeter
 from opentelemetry.trace import NoOpTracer, SpanKind, StatusCode, Tracer
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
+from prebuilds.chassis.cancellation import heed_cancellation
 from prebuilds.chassis.clock import Clock, SystemClock
 from prebuilds.chassis.tasks import BackgroundTasks
 from prebuilds.events.bodies import Hint, to_hint
-from prebuilds.events.cancellation import heed_cancellation
 from prebuilds.events.connection import Events, Session
 from prebuilds.events.consumers import Subscription
 from prebuilds.events.dead_letters import bury, describe
