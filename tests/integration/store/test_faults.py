@@ -144,6 +144,18 @@ async def test_a_deadline_that_is_over_sends_nothing(database: Database) -> None
     assert caught.value.reason is Reason.DEADLINE_EXCEEDED
 
 
+async def test_no_statement_takes_longer_than_the_caller_still_waits(database_url: str) -> None:
+    left: list[timedelta | None] = [timedelta(milliseconds=30)]
+
+    async with open_database(database_url, pool_size=1, remaining_time=lambda: left[0]) as database:
+        with pytest.raises(Refusal) as caught:
+            await database.fetch_once("dawdle", b"SELECT 1 FROM pg_sleep(10)", row=int, timeout=timedelta(minutes=1))
+        left[0] = None
+        assert await database.fetch_once("in nobody's name", b"SELECT 1 FROM pg_sleep(0.1)", row=int) == [1]
+
+    assert caught.value.reason is Reason.DEADLINE_EXCEEDED
+
+
 async def test_an_operator_who_cancels_a_query_is_no_deadline(
     database: Database, beside: psycopg.AsyncConnection
 ) -> None:

@@ -19,13 +19,13 @@ from prebuilds.embedded.nats import NatsError
 from prebuilds.embedded.postgres import PostgresError
 from prebuilds.embedded.programs import ProgramError
 from prebuilds.embedded.stack import Stack, open_stack
-from prebuilds.embedded.state import StateFolder, default_state_folder
+from prebuilds.embedded.state import StateError, StateFolder, default_state_folder
 from prebuilds.embedded.steps import Steps
 from prebuilds.embedded.tour import ADMIN, DEVELOPER, TourError, take_tour
 from prebuilds.sdk.errors import PrebuildsError
 
 _TEMPLATE: Final = Path("examples/templates/python-dev")
-_EXPECTED: Final = (TourError, ProgramError, PostgresError, NatsError, PrebuildsError, TimeoutError)
+_EXPECTED: Final = (TourError, ProgramError, StateError, PostgresError, NatsError, PrebuildsError, TimeoutError)
 
 
 def run_command(argv: Sequence[str] | None = None) -> None:

@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import json
 import signal
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
@@ -23,6 +24,7 @@ _READY_WITHIN: Final = timedelta(seconds=30)
 _STOP_WITHIN: Final = timedelta(seconds=15)
 _FIRST_PAUSE: Final = 0.2  # seconds before a fallen program is started again; doubles up to the longest
 _LONGEST_PAUSE: Final = 5.0
+_STEADY: Final = 30.0  # seconds of running after which a fall counts as the first again
 
 
 class ProgramError(Exception):
@@ -108,11 +110,23 @@ class Supervisor:
         pause = _FIRST_PAUSE
         process = self._process
         while process is not None:
-            await process.wait()
+            began = time.monotonic()
+            code = await process.wait()
+            if time.monotonic() - began >= _STEADY:
+                pause = _FIRST_PAUSE
+            self._note(f"ended with {code}, starts again in {pause:g} s")
             await asyncio.sleep(pause)
             pause = min(2 * pause, _LONGEST_PAUSE)
             self.restarts += 1
-            process = await self._launch()
+            try:
+                process = await self._launch()
+            except OSError as error:
+                self._note(f"cannot be started: {error.strerror}")
+
+    def _note(self, text: str) -> None:
+        """Say it where who looks for the reason will look: in the program's own log."""
+        with self._program.log_file.open("a") as log:
+            log.write(f"supervisor: {self.name} {text}\n")
 
     async def _end(self, process: asyncio.subprocess.Process) -> None:
         if process.returncode is not None:

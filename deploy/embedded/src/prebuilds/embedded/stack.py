@@ -66,6 +66,7 @@ async def open_stack(state: StateFolder, steps: Steps) -> AsyncGenerator[Stack]:
     async with AsyncExitStack() as opened:
         with steps.step("Postgres and NATS"):
             state.prepare()
+            opened.enter_context(state.held())
             keys = Keys.prepare(state.keys)
             postgres = EmbeddedPostgres(
                 state.postgres_data,

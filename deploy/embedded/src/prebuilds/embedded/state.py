@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import hashlib
 import json
 import os
@@ -20,6 +21,10 @@ _SOCKET_NAME: Final = ".s.PGSQL.5432"
 _MAX_SOCKET_PATH: Final = 107
 _ROOTS_STATE: Final = Path("/var/lib/prebuilds")
 _UNPRIVILEGED: Final = "nobody"
+
+
+class StateError(Exception):
+    """The folder cannot be used; the text says why."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +83,16 @@ class StateFolder:
         for folder in (self.logs, self.run, self.nats_data, self.workspaces):
             folder.mkdir(exist_ok=True)
         self.keys.mkdir(mode=0o700, exist_ok=True)
+
+    @contextlib.contextmanager
+    def held(self) -> Generator[None]:
+        """Hold the folder against a second stack; raises StateError where one runs on it."""
+        with (self.path / "lock").open("w") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise StateError(f"a stack runs on {self.path} already") from None
+            yield
 
     def ports(self, names: Sequence[str]) -> Mapping[str, int]:
         """Give each program the port that it had before, or a free one; so agents and people find it again."""

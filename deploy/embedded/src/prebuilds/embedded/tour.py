@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import json
 import secrets
 from contextlib import AsyncExitStack, aclosing
@@ -18,7 +17,6 @@ from prebuilds.domain.principals import Role
 from prebuilds.embedded.keys import ORGANIZATION, write_secret
 from prebuilds.embedded.stack import HOST_TAG, Stack
 from prebuilds.embedded.steps import Step, Steps
-from prebuilds.sdk.archives import pack_template
 from prebuilds.sdk.client import PrebuildsClient, open_client
 from prebuilds.sdk.errors import PrebuildsError
 from prebuilds.v1 import (
@@ -28,7 +26,6 @@ from prebuilds.v1 import (
     pool_pb2,
     pool_service_pb2,
     template_service_pb2,
-    workspace_pb2,
     workspace_service_pb2,
 )
 
@@ -37,6 +34,7 @@ ADMIN: Final = "admin"
 DEVELOPER: Final = "alice"
 PATIENCE: Final = timedelta(seconds=120)
 
+_SETTLED_WITHIN: Final = timedelta(seconds=15)
 _POLL: Final = 0.1  # seconds
 
 
@@ -45,8 +43,9 @@ class TourError(Exception):
 
 
 async def take_tour(stack: Stack, steps: Steps, template: Path) -> float | None:
-    """Bring the stack to the point where people can work, showing each step; what an earlier run did is left alone.
+    """Bring the stack to the point where people can work, showing each step.
 
+    On a state that people have used already, what is there is left as it is, and the tour ends with the daemon up.
     Answers after how many seconds the first workspace was claimed and its agent ready; None where there was one before.
     """
     async with AsyncExitStack() as opened:
@@ -61,16 +60,20 @@ async def take_tour(stack: Stack, steps: Steps, template: Path) -> float | None:
         with steps.step("organization and provisioner daemon"):
             await prepare(stack)
             write_client_file(stack)
+        with steps.step("what is there") as step:
+            if await _is_used(admin):
+                step.result = await _settle(admin, step)
+                return None
+            step.result = "nothing yet"
         with steps.step("push the template") as step:
-            name = await _push(admin, template, step)
+            pushed = await admin.push_template(template, ORGANIZATION, activate=True)
+            step.result = f"{pushed.template.name} {pushed.version.name}"
         with steps.step("pool is warm") as step:
-            pool = await _wait_until_full(admin, name, step)
-        if await _workspaces(developer):
-            return None
+            pool = await _wait_until_full(admin, pushed.template.name, step)
         await _claim(stack, developer, pool, steps)
         seconds = steps.total()
         with steps.step("pool is full again") as step:
-            await _wait_until_full(admin, name, step)
+            await _wait_until_full(admin, pushed.template.name, step)
         return seconds
 
 
@@ -102,25 +105,25 @@ async def _make_organization_and_key(stack: Stack, operator: PrebuildsClient) ->
         write_secret(stack.keys.daemon_key_file, created.secret)
 
 
-async def _push(admin: PrebuildsClient, folder: Path, step: Step) -> str:
-    digest = hashlib.sha256(await asyncio.to_thread(pack_template, folder)).hexdigest()
-    for template in (
-        await admin.call(
-            admin.templates.ListTemplates, template_service_pb2.ListTemplatesRequest(organization=ORGANIZATION)
-        )
-    ).templates:
-        if not template.active_version_id:
-            continue
-        active = await admin.call(
-            admin.templates.GetTemplateVersion,
-            template_service_pb2.GetTemplateVersionRequest(id=template.active_version_id),
-        )
-        if active.version.archive_sha256 == digest:
-            step.result = f"{template.name} {active.version.name} is there already"
-            return template.name
-    pushed = await admin.push_template(folder, ORGANIZATION, activate=True)
-    step.result = f"{pushed.template.name} {pushed.version.name}"
-    return pushed.template.name
+async def _is_used(admin: PrebuildsClient) -> bool:
+    request = template_service_pb2.ListTemplatesRequest(organization=ORGANIZATION)
+    return bool((await admin.call(admin.templates.ListTemplates, request)).templates)
+
+
+async def _settle(admin: PrebuildsClient, step: Step) -> str:
+    """Give agents a moment to come back; answers what there is in a few words."""
+    deadline = monotonic() + _SETTLED_WITHIN.total_seconds()
+    while True:
+        listed = await admin.call(admin.pools.ListPools, pool_service_pb2.ListPoolsRequest(organization=ORGANIZATION))
+        eligible = sum(pool.counts.eligible for pool in listed.pools)
+        target = sum(pool.target.instances for pool in listed.pools)
+        step.tell(f"{eligible} of {target} prebuilds ready")
+        if eligible >= target or monotonic() > deadline:
+            break
+        await asyncio.sleep(_POLL)
+    request = workspace_service_pb2.ListWorkspacesRequest(organization=ORGANIZATION, page_size=500)
+    workspaces = (await admin.call(admin.workspaces.ListWorkspaces, request)).workspaces
+    return f"{eligible} of {target} prebuilds ready, {len(workspaces)} workspaces"
 
 
 async def _wait_until_full(admin: PrebuildsClient, template: str, step: Step) -> pool_pb2.Pool:
@@ -144,11 +147,6 @@ async def _wait_until_full(admin: PrebuildsClient, template: str, step: Step) ->
 async def _pool(admin: PrebuildsClient, template: str) -> pool_pb2.Pool | None:
     listed = await admin.call(admin.pools.ListPools, pool_service_pb2.ListPoolsRequest(organization=ORGANIZATION))
     return next((pool for pool in listed.pools if pool.template_name == template and pool.active), None)
-
-
-async def _workspaces(developer: PrebuildsClient) -> list[workspace_pb2.Workspace]:
-    request = workspace_service_pb2.ListWorkspacesRequest(organization=ORGANIZATION, filter="owner=me")
-    return list((await developer.call(developer.workspaces.ListWorkspaces, request)).workspaces)
 
 
 async def _claim(stack: Stack, developer: PrebuildsClient, pool: pool_pb2.Pool, steps: Steps) -> None:

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 
 from opentelemetry.sdk.metrics.export import MetricReader
 from opentelemetry.sdk.trace import SpanProcessor
-from pydantic import Field
+from pydantic import Field, SecretStr, field_validator
 
+from prebuilds.chassis import deadline
 from prebuilds.chassis.settings import DatabaseSettings, EventSettings
 from prebuilds.chassis.tasks import BackgroundTasks
 from prebuilds.chassis.telemetry import Telemetry, current_traceparent, open_telemetry
@@ -17,6 +18,7 @@ from prebuilds.domain.principals import ServiceName
 from prebuilds.events.connection import Events, open_events
 from prebuilds.events.relay import open_relay
 from prebuilds.events.streams import StreamLimits
+from prebuilds.store.connections import check_url
 from prebuilds.store.database import Database, open_database
 from prebuilds.store.migrate import upgrade
 
@@ -25,6 +27,12 @@ class BackboneSettings(DatabaseSettings, EventSettings):
     """Postgres and NATS, and who brings the schema up to date."""
 
     migrate: bool = Field(default=True, description="Whether to bring the database to this release's schema at start.")
+
+    @field_validator("database_url")
+    @classmethod
+    def _database_url_can_be_read(cls, value: SecretStr) -> SecretStr:
+        check_url(value.get_secret_value())
+        return value
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +78,7 @@ async def open_backbone(
                 pool_size=settings.database_pool_size,
                 application_name=program,
                 trace_context=current_traceparent,
+                remaining_time=deadline.remaining,
             )
         )
         events = await stack.enter_async_context(

@@ -10,7 +10,7 @@ from datetime import timedelta
 from time import monotonic
 from typing import Final
 
-from psycopg import AsyncConnection
+from psycopg import AsyncConnection, ProgrammingError
 from psycopg.conninfo import conninfo_to_dict
 from psycopg.errors import Diagnostic
 from psycopg.rows import TupleRow
@@ -31,6 +31,18 @@ _DEFAULTS: Final[dict[str, str | int]] = {
     "keepalives_count": 3,
     "tcp_user_timeout": 20_000,
 }
+
+
+def check_url(url: str) -> None:
+    """Raise ValueError where this cannot be read as the address of a database; its text holds nothing of it."""
+    try:
+        given = conninfo_to_dict(url)
+    except ProgrammingError:
+        # The driver's own text quotes the URL, password and all.
+        given = None
+    # What stands behind the colon of a password with a bare slash is taken for a port.
+    if not given or not all(port.isdecimal() for port in str(given.get("port") or 0).split(",") if port):
+        raise ValueError("must be a Postgres connection URL, postgresql://user:password@host/database")
 
 
 class PooledConnection(AsyncConnection[TupleRow]):

@@ -38,10 +38,16 @@ _tracer = trace.get_tracer("prebuilds.store")
 class Database:
     """Transactions on Postgres; `open_database` makes one per process."""
 
-    def __init__(self, connections: Connections, trace_context: Callable[[], str | None]) -> None:
+    def __init__(
+        self,
+        connections: Connections,
+        trace_context: Callable[[], str | None],
+        remaining_time: Callable[[], timedelta | None],
+    ) -> None:
         """Use connections that are open."""
         self.trace_context: Final = trace_context
         """Gives the `traceparent` that an event of this moment carries."""
+        self._remaining_time = remaining_time
         self._connections = connections
         self._committed: Committed | None = None
 
@@ -60,11 +66,12 @@ class Database:
     ) -> AsyncGenerator[Transaction]:
         """Open a transaction, named for traces and logs; commit at the end, roll back when anything escapes.
 
-        Read `Transaction` before writing one: it has the lock order and what may be awaited. `timeout` bounds each
-        statement. Faults of the database leave as refusals; every other exception, as it came, cancellation too. Where
-        the connection is lost during the commit, the refusal does not say whether it happened: a request id does.
+        Read `Transaction` before writing one: it has the lock order and what may be awaited. Each statement may take
+        as long as the caller still waits, and no longer than `timeout`. Faults of the database leave as refusals;
+        every other exception, as it came, cancellation too. Where the connection is lost during the commit, the
+        refusal does not say whether it happened: a request id does.
         """
-        terms = Terms(isolation, read_only, timeout)
+        terms = Terms(isolation, read_only, _shorter(timeout, self._remaining_time()))
         cancellations = _cancellations()
         try:
             with _span(name):
@@ -157,11 +164,13 @@ async def open_database(
     application_name: str = "prebuilds",
     wait_for_connection: timedelta = timedelta(seconds=5),
     trace_context: Callable[[], str | None] = lambda: None,
+    remaining_time: Callable[[], timedelta | None] = lambda: None,
 ) -> AsyncGenerator[Database]:
     """Open the one set of connections of this process, and close it at the end.
 
     `pool_size` connections at most, `min_size` of them (all, where it is not given) also when idle: a burst must not
-    wait for processes to be forked. A transaction waits up to `wait_for_connection` for a free one.
+    wait for processes to be forked. A transaction waits up to `wait_for_connection` for a free one. `remaining_time`
+    tells how long whoever asked for the present work still waits; None, where nobody does.
     """
     connections = Connections(
         url,
@@ -178,7 +187,11 @@ async def open_database(
             if refusal is None:
                 raise
             raise refusal from exception
-        yield Database(connections, trace_context)
+        yield Database(connections, trace_context, remaining_time)
+
+
+def _shorter(one: timedelta | None, other: timedelta | None) -> timedelta | None:
+    return min((bound for bound in (one, other) if bound is not None), default=None)
 
 
 def _on_a_replica(exception: BaseException, terms: Terms) -> bool:

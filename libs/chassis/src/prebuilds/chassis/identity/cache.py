@@ -7,6 +7,7 @@ from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Hashable
 from typing import Generic, TypeVar
 
+from prebuilds.chassis import deadline
 from prebuilds.chassis.clock import Clock
 
 K = TypeVar("K", bound="Hashable")
@@ -59,4 +60,6 @@ class Cache(Generic[K, V]):
 
 
 async def _load(load: Callable[[], Awaitable[tuple[float, V]]]) -> tuple[float, V]:
+    # Others wait for it too, some of them longer than who came first.
+    deadline.end_in(None)
     return await load()
