@@ -1,18 +1,14 @@
-"""Misses, standing, parameters, filters, page tokens and autostart schedules."""
+"""Misses, standing, parameters and autostart schedules."""
 
 from __future__ import annotations
 
 from dataclasses import replace
-from datetime import UTC, datetime
 from typing import Any
-from uuid import UUID
 
 import pytest
 
 from prebuilds.claims.rules.autostart import autostart_problem
-from prebuilds.claims.rules.filters import read_filter
 from prebuilds.claims.rules.misses import REFUSED_AS, PoolFacts, why_missed
-from prebuilds.claims.rules.paging import PageWish, Position
 from prebuilds.claims.rules.parameters import Parameter, all_values, changed_problems, immutable_choices, value_problem
 from prebuilds.claims.rules.standing import (
     STATUS,
@@ -27,7 +23,6 @@ from prebuilds.domain.agents import AgentState
 from prebuilds.domain.builds import JobStatus, Transition
 from prebuilds.domain.claims import MissReason
 from prebuilds.domain.pools import PresetStatus
-from prebuilds.domain.refusals import Code, Refusal
 
 WORST = PoolFacts(False, PresetStatus.VALIDATION_FAILED, paused=True, ready=0, prebuilds=1, older=1)
 STEPS: list[tuple[MissReason, dict[str, Any]]] = [
@@ -121,36 +116,6 @@ def test_what_exists_changes_only_in_mutable_parameters() -> None:
 
     assert {problem.field for problem in problems} == {"parameters.size", "parameters.cpus", "parameters.nope"}
     assert list(changed_problems([SIZE, CPUS], {"cpus": "4"})) == []
-
-
-def test_a_filter_is_read() -> None:
-    assert read_filter("name=a b AND status=running", ("name", "status")) == {"name": "a b", "status": "running"}
-    assert read_filter("  ", ("name",)) == {}
-
-
-def test_everything_wrong_with_a_filter_is_told() -> None:
-    with pytest.raises(Refusal) as refused:
-        read_filter("name AND colour=red AND size=1 AND size=2", ("name", "size"))
-
-    assert len(refused.value.violations) == 3
-
-
-PLACE = Position(datetime(2026, 1, 1, tzinfo=UTC), UUID(int=1))
-
-
-def test_a_page_token_goes_on_where_its_page_ended_and_only_in_its_query() -> None:
-    page = PageWish(("List", "acme"), 1, "").cut(["a", "b"], lambda _: PLACE)
-
-    assert page.things == ["a"]
-    assert PageWish(("List", "acme"), 5, page.next_token).after() == PLACE
-    with pytest.raises(Refusal) as refused:
-        PageWish(("List", "other"), 1, page.next_token).after()
-    assert refused.value.code is Code.INVALID_ARGUMENT
-
-
-def test_the_last_page_has_no_token() -> None:
-    assert PageWish(("List",), 2, "").cut(["a", "b"], lambda _: PLACE).next_token == ""
-    assert PageWish(("List",), 2, "").cut([], lambda _: PLACE).next_token == ""
 
 
 @pytest.mark.parametrize(

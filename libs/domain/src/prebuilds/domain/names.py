@@ -14,7 +14,7 @@ PREBUILD_NAME_BYTES: Final = 9
 WORKSPACE_SUFFIX_LENGTH: Final = 6
 
 _NAME = re.compile(NAME_PATTERN)
-_UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+_UUID = re.compile(r"(?:[0-9a-f]-?){32}")  # with hyphens anywhere, as `uuid.UUID` reads it
 _PREBUILD_PREFIX: Final = "prebuild-"
 _PREBUILD_SUFFIX_LENGTH: Final = 15
 

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 from prebuilds.chassis import deadline
 from prebuilds.chassis.caller import Caller
+from prebuilds.chassis.paging import Page, PageWish
 from prebuilds.chassis.policy import Action, Resource
 from prebuilds.claims.access import listed_organization, visible_workspace
 from prebuilds.claims.queries.naming import Named
@@ -19,7 +20,7 @@ from prebuilds.claims.queries.workspaces import (
     list_workspaces,
     read_workspaces,
 )
-from prebuilds.claims.rules.paging import Page, PageWish, Position
+from prebuilds.claims.rules.positions import Position
 from prebuilds.domain.ids import ClaimId, WorkspaceId
 from prebuilds.domain.refusals import Refusal
 from prebuilds.store.database import Database
@@ -40,7 +41,7 @@ class Reading:
         return workspace
 
     async def workspaces(
-        self, caller: Caller, organization: Named, wanted: WorkspaceFilter, page: PageWish
+        self, caller: Caller, organization: Named, wanted: WorkspaceFilter, page: PageWish[Position]
     ) -> Page[WorkspaceView]:
         """Give a page of workspaces, newest first; raises Refusal NOT_FOUND, PAGE_TOKEN_INVALID."""
         after = page.after()
@@ -50,7 +51,9 @@ class Reading:
             found = await list_workspaces(tx, scoped, after=after, limit=page.limit)
         return page.cut(found, lambda workspace: Position(workspace.created_at, workspace.id))
 
-    async def builds(self, caller: Caller, organization: Named, wanted: BuildFilter, page: PageWish) -> Page[BuildView]:
+    async def builds(
+        self, caller: Caller, organization: Named, wanted: BuildFilter, page: PageWish[Position]
+    ) -> Page[BuildView]:
         """Give a page of a workspace's builds, newest first; raises Refusal NOT_FOUND, PAGE_TOKEN_INVALID."""
         after = page.after()
         async with self._database.read("list builds", timeout=deadline.remaining()) as tx:
@@ -71,7 +74,9 @@ class Reading:
                 return claim
         raise Refusal.not_found("claim", str(claim_id))
 
-    async def claims(self, caller: Caller, organization: Named, wanted: ClaimFilter, page: PageWish) -> Page[ClaimView]:
+    async def claims(
+        self, caller: Caller, organization: Named, wanted: ClaimFilter, page: PageWish[Position]
+    ) -> Page[ClaimView]:
         """Give a page of claims, newest first; raises Refusal NOT_FOUND, PAGE_TOKEN_INVALID."""
         after = page.after()
         async with self._database.read("list claims", timeout=deadline.remaining()) as tx:

@@ -9,9 +9,9 @@ from prebuilds.agent_gateway.manifests import Manifest
 from prebuilds.agent_gateway.reporting import Report
 from prebuilds.agent_gateway.rules.incarnations import Beginning
 from prebuilds.agent_gateway.streams import Reinit
+from prebuilds.chassis.fields import Fields
 from prebuilds.domain.agents import AgentState
 from prebuilds.domain.ids import SYSTEM_USER_ID
-from prebuilds.domain.refusals import Refusal, Violation
 from prebuilds.v1 import agent_gateway_service_pb2, agent_pb2
 
 MAX_ERROR_BYTES: Final = 4096
@@ -35,34 +35,34 @@ _WITH_ERROR: Final = frozenset({AgentState.START_ERROR, AgentState.START_TIMEOUT
 
 def beginning_of(request: agent_gateway_service_pb2.GetManifestRequest) -> Beginning:
     """Read a request to begin; raises Refusal with all that is wrong."""
-    wrong: list[Violation] = []
+    fields = Fields()
     if _PROCESS.fullmatch(request.process) is None:
-        wrong.append(Violation("process", "must be 16 to 64 letters, digits and hyphens"))
-    _check_count(wrong, "entry", request.entry)
-    _refuse(wrong)
+        fields.wrong("process", "must be 16 to 64 letters, digits and hyphens")
+    _check_count(fields, "entry", request.entry)
+    fields.done()
     return Beginning(request.process, request.entry)
 
 
 def report_of(request: agent_gateway_service_pb2.ReportStateRequest) -> Report:
     """Read a report; raises Refusal with all that is wrong."""
-    wrong: list[Violation] = []
-    _check_count(wrong, "incarnation", request.incarnation)
+    fields = Fields()
+    _check_count(fields, "incarnation", request.incarnation)
     state = _REPORTED.get(request.state)
     if state is None:
-        wrong.append(Violation("state", "must be STARTING, READY, START_ERROR, START_TIMEOUT, SHUTTING_DOWN or OFF"))
+        fields.wrong("state", "must be STARTING, READY, START_ERROR, START_TIMEOUT, SHUTTING_DOWN or OFF")
     elif request.error and state not in _WITH_ERROR:
-        wrong.append(Violation("error", "must be empty but for START_ERROR and START_TIMEOUT"))
-    _refuse(wrong)
+        fields.wrong("error", "must be empty but for START_ERROR and START_TIMEOUT")
+    fields.done()
     assert state is not None  # noqa: S101 - or it was refused
     return Report(request.incarnation, state, _cut(request.error))
 
 
 def stream_of(request: agent_gateway_service_pb2.StreamReinitRequest) -> tuple[int, int]:
     """Read the incarnation and the attempt of a stream; raises Refusal with all that is wrong."""
-    wrong: list[Violation] = []
-    _check_count(wrong, "incarnation", request.incarnation)
-    _check_count(wrong, "attempt", request.attempt)
-    _refuse(wrong)
+    fields = Fields()
+    _check_count(fields, "incarnation", request.incarnation)
+    _check_count(fields, "attempt", request.attempt)
+    fields.done()
     return request.incarnation, request.attempt
 
 
@@ -106,16 +106,11 @@ def state_number(state: AgentState) -> agent_pb2.AgentState.ValueType:
     return _STATES[state]
 
 
-def _check_count(wrong: list[Violation], field: str, value: int) -> None:
+def _check_count(fields: Fields, field: str, value: int) -> None:
     if not 1 <= value <= _MAX_COUNT:
-        wrong.append(Violation(field, f"must be from 1 to {_MAX_COUNT}"))
+        fields.wrong(field, f"must be from 1 to {_MAX_COUNT}")
 
 
 def _cut(error: str) -> str:
     """At most 4 KiB of it, whole characters, without the one character that Postgres cannot store."""
     return error.replace("\0", "�").encode()[:MAX_ERROR_BYTES].decode(errors="ignore")
-
-
-def _refuse(wrong: list[Violation]) -> None:
-    if wrong:
-        raise Refusal.invalid(*wrong)

@@ -1,15 +1,14 @@
-"""Reads workspaces and writes those that are built cold; every reader of several says of which organisation."""
+"""Reads workspaces; every reader of several says of which organisation."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any, Final
 from uuid import UUID
 
 from psycopg import AsyncCursor
-from psycopg.errors import UniqueViolation
 from psycopg.rows import TupleRow
 
 from prebuilds.claims.queries.naming import NOBODY, Named
@@ -21,7 +20,7 @@ from prebuilds.claims.queries.views import (
     claim_of,
     workspace_of,
 )
-from prebuilds.claims.rules.paging import Position
+from prebuilds.claims.rules.positions import Position
 from prebuilds.domain.builds import BuildReason, JobStatus, Transition
 from prebuilds.domain.claims import ClaimState
 from prebuilds.domain.ids import (
@@ -29,18 +28,14 @@ from prebuilds.domain.ids import (
     ClaimId,
     JobId,
     OrganizationId,
-    TemplateId,
     UserId,
     WorkspaceId,
 )
-from prebuilds.domain.refusals import Reason, Refusal
-from prebuilds.store.faults import constraint_of
 from prebuilds.store.pool.filling import PoolKey
 from prebuilds.store.sql import SqlFolder
 from prebuilds.store.transactions import Transaction
 
 _queries: Final = SqlFolder("prebuilds.claims.queries")
-_NAMES: Final = "uq_workspaces_name_live"
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,18 +47,6 @@ class Whose:
     name: str
     deleted: bool
     is_prebuild: bool
-
-
-@dataclass(frozen=True, slots=True)
-class NewWorkspace:
-    """A workspace that is to be built cold."""
-
-    organization_id: OrganizationId
-    owner_id: UserId
-    name: str
-    template_id: TemplateId
-    ttl: timedelta | None
-    autostart: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -218,31 +201,6 @@ async def pool_of(tx: Transaction, workspace_id: WorkspaceId) -> PoolKey | None:
 async def has_workspace_named(tx: Transaction, owner_id: UserId, name: str) -> bool:
     """Tell whether the owner has a workspace of this name now; only the insert decides."""
     return bool(await tx.fetch_one(_queries["name_taken"], {"owner_id": owner_id, "name": name}, row=bool))
-
-
-async def create_workspace(tx: Transaction, new: NewWorkspace) -> WorkspaceId:
-    """Make a workspace that is built cold; raises Refusal NAME_TAKEN where the owner has one of this name."""
-    parameters = {
-        "organization_id": new.organization_id,
-        "owner_id": new.owner_id,
-        "name": new.name,
-        "template_id": new.template_id,
-        "ttl": new.ttl,
-        "autostart": new.autostart,
-    }
-    try:
-        made = await tx.fetch_one(_queries["create_workspace"], parameters, row=UUID)
-    except UniqueViolation as violation:
-        if constraint_of(violation) != _NAMES:
-            raise
-        raise Refusal(Reason.NAME_TAKEN, f"you have a workspace named {new.name!r}") from violation
-    assert made is not None, "an insert returns its row"  # noqa: S101 - a mistake of this program
-    return WorkspaceId(made)
-
-
-async def begin_build(tx: Transaction, workspace_id: WorkspaceId, transition: Transition) -> None:
-    """Set what a person's build changes of a locked workspace: when it was last used, and its deadline."""
-    await tx.run(_queries["begin_build"], {"workspace_id": workspace_id, "transition": transition})
 
 
 def _page(after: Position | None, limit: int) -> dict[str, Any]:

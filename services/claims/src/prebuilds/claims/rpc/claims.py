@@ -7,13 +7,13 @@ from typing import Any, Final
 import grpc.aio
 
 from prebuilds.chassis.caller import current_caller
-from prebuilds.claims.queries.naming import NOBODY
+from prebuilds.chassis.fields import read_id
+from prebuilds.chassis.paging import read_page
 from prebuilds.claims.queries.workspaces import ClaimFilter
 from prebuilds.claims.reading import Reading
-from prebuilds.claims.rpc.fields import Fields
-from prebuilds.claims.rpc.filters import FilterValues
+from prebuilds.claims.rpc.fields import WorkspaceFields, named_by, person_by
 from prebuilds.claims.rpc.messages import claim_message
-from prebuilds.claims.rules.paging import PageWish
+from prebuilds.claims.rules.positions import Position
 from prebuilds.domain.claims import ClaimState
 from prebuilds.domain.ids import ClaimId
 from prebuilds.v1 import claim_service_pb2 as pb
@@ -33,31 +33,26 @@ class Claims(ClaimServiceServicer):
 
     async def GetClaim(self, request: pb.GetClaimRequest, context: _Context) -> pb.GetClaimResponse:
         """Give one claim."""
-        fields = Fields()
-        claim_id = ClaimId(fields.id("id", request.id))
-        fields.done()
+        claim_id = ClaimId(read_id(request.id))
         claim = await self._reading.claim(current_caller(), claim_id)
         return pb.GetClaimResponse(claim=claim_message(claim))
 
     async def ListClaims(self, request: pb.ListClaimsRequest, context: _Context) -> pb.ListClaimsResponse:
         """Give a page of claims."""
-        fields = Fields()
+        fields = WorkspaceFields()
         organization = fields.named("organization", request.organization)
-        size = fields.page_size(request.page_size)
-        values = FilterValues(fields, request.filter, _FILTER)
+        page = read_page(fields, request, Position.read)
+        values = fields.filter(request.filter, _FILTER)
         wanted = ClaimFilter(
-            owner=values.person("owner"),
+            owner=person_by(values, "owner"),
             state=values.word("state", ClaimState),
-            unacknowledged=values.boolean("unacknowledged") or False,
+            unacknowledged=values.truth("unacknowledged") or False,
             workspace_id=values.id("workspace"),
-            template=values.named("template") or NOBODY,
+            template=named_by(values, "template"),
             preset_id=values.id("preset"),
         )
         fields.done()
-        query = ("ListClaims", request.organization, request.filter)
-        page = await self._reading.claims(
-            current_caller(), organization, wanted, PageWish(query, size, request.page_token)
-        )
+        listed = await self._reading.claims(current_caller(), organization, wanted, page)
         return pb.ListClaimsResponse(
-            claims=[claim_message(claim) for claim in page.things], next_page_token=page.next_token
+            claims=[claim_message(claim) for claim in listed.things], next_page_token=listed.next_token
         )

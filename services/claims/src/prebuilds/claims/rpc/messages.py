@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from datetime import datetime, timedelta
 from typing import Final
 
-from google.protobuf.duration_pb2 import Duration
-from google.protobuf.timestamp_pb2 import Timestamp
-
+from prebuilds.chassis.messages import duration, timestamp
 from prebuilds.claims.attempts import Creation
 from prebuilds.claims.creating import Forecast
 from prebuilds.claims.queries.views import AgentView, BuildView, ClaimView, PrebuildView, WorkspaceView
@@ -51,18 +48,18 @@ def workspace_message(view: WorkspaceView) -> workspace_pb2.Workspace:
         ready=view.ready,
         latest_build=build_message(view.build),
         agents=[_agent_message(agent) for agent in view.agents],
-        deadline=_timestamp(view.deadline),
+        deadline=timestamp(view.deadline),
         autostart_schedule=view.autostart,
         dormant=view.dormant_at is not None,
-        dormant_time=_timestamp(view.dormant_at),
-        autodelete_time=_timestamp(view.deleting_at),
-        last_used_time=_timestamp(view.last_used_at),
+        dormant_time=timestamp(view.dormant_at),
+        autodelete_time=timestamp(view.deleting_at),
+        last_used_time=timestamp(view.last_used_at),
         claim_generation=view.claim_generation,
         handover_generation=view.handover_generation,
-        create_time=_timestamp(view.created_at),
-        claim_time=_timestamp(view.claimed_at),
-        delete_time=_timestamp(view.deleted_at),
-        ttl=_duration(view.ttl),
+        create_time=timestamp(view.created_at),
+        claim_time=timestamp(view.claimed_at),
+        delete_time=timestamp(view.deleted_at),
+        ttl=duration(view.ttl),
         prebuild=_prebuild_message(view.prebuild),
     )
 
@@ -92,9 +89,9 @@ def build_message(view: BuildView) -> workspace_pb2.Build:
         failure_class=_FAILURES[view.failure_class],
         error=view.error,
         daily_cost=view.daily_cost,
-        create_time=_timestamp(view.created_at),
-        start_time=_timestamp(view.started_at),
-        end_time=_timestamp(view.finished_at),
+        create_time=timestamp(view.created_at),
+        start_time=timestamp(view.started_at),
+        end_time=timestamp(view.finished_at),
     )
 
 
@@ -117,11 +114,11 @@ def claim_message(view: ClaimView) -> claim_pb2.Claim:
         outcome=claim_pb2.CLAIM_OUTCOME_UNSPECIFIED if view.outcome is None else _OUTCOMES[view.outcome],
         reason=view.reason,
         overdue=view.overdue,
-        request_time=_timestamp(view.requested_at),
-        commit_time=_timestamp(view.committed_at),
-        handover_time=_timestamp(view.handed_over_at),
-        acknowledge_time=_timestamp(view.acknowledged_at),
-        end_time=_timestamp(view.ended_at),
+        request_time=timestamp(view.requested_at),
+        commit_time=timestamp(view.committed_at),
+        handover_time=timestamp(view.handed_over_at),
+        acknowledge_time=timestamp(view.acknowledged_at),
+        end_time=timestamp(view.ended_at),
     )
 
 
@@ -153,7 +150,7 @@ def forecast_message(forecast: Forecast) -> workspace_service_pb2.CreateWorkspac
         template_id=str(plan.template.template_id),
         template_name=plan.template.name,
         autostart_schedule=plan.autostart,
-        ttl=_duration(plan.ttl),
+        ttl=duration(plan.ttl),
     )
     build = workspace_pb2.Build(
         organization_id=organization_id,
@@ -180,12 +177,12 @@ def _agent_message(view: AgentView) -> agent_pb2.Agent:
         id=str(view.id),
         name=view.name,
         state=_AGENT_STATES[view.state],
-        state_time=_timestamp(view.state_changed_at),
+        state_time=timestamp(view.state_changed_at),
         error=view.error,
         incarnation=view.incarnation,
         generation=view.generation,
         connected=view.connected,
-        connect_time=_timestamp(view.connected_at),
+        connect_time=timestamp(view.connected_at),
     )
 
 
@@ -194,24 +191,8 @@ def _prebuild_message(view: PrebuildView | None) -> workspace_pb2.PrebuildInfo |
         return None
     return workspace_pb2.PrebuildInfo(
         eligible=view.eligible,
-        ready_time=_timestamp(view.ready_at),
-        expire_time=_timestamp(view.expires_at),
-        delete_mark_time=_timestamp(view.delete_marked_at),
-        disconnect_time=_timestamp(view.disconnected_at),
+        ready_time=timestamp(view.ready_at),
+        expire_time=timestamp(view.expires_at),
+        delete_mark_time=timestamp(view.delete_marked_at),
+        disconnect_time=timestamp(view.disconnected_at),
     )
-
-
-def _timestamp(time: datetime | None) -> Timestamp | None:
-    if time is None:
-        return None
-    message = Timestamp()
-    message.FromDatetime(time)
-    return message
-
-
-def _duration(length: timedelta | None) -> Duration | None:
-    if length is None:
-        return None
-    message = Duration()
-    message.FromTimedelta(length)
-    return message

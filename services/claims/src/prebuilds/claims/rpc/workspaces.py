@@ -1,7 +1,7 @@
 """The servicer of `WorkspaceService`.
 
-Not built yet, and answered with UNIMPLEMENTED: BatchCreateWorkspaces, UpdateWorkspace, WatchBuildLogs, mode WAIT, calls
-of services with a lifecycle check, and cancelling a build that a daemon has.
+Not built yet, and answered with UNIMPLEMENTED: BatchCreateWorkspaces, UpdateWorkspace, WatchBuildLogs, mode WAIT (but
+for `validate_only`), and calls of services with a lifecycle check.
 """
 
 from __future__ import annotations
@@ -12,12 +12,13 @@ from typing import Any, Final
 import grpc.aio
 
 from prebuilds.chassis.caller import current_caller
+from prebuilds.chassis.fields import read_id
+from prebuilds.chassis.paging import read_page
 from prebuilds.claims.creating import Creations
-from prebuilds.claims.queries.naming import NOBODY, Named
+from prebuilds.claims.queries.naming import Named
 from prebuilds.claims.queries.workspaces import BuildFilter, WorkspaceFilter
 from prebuilds.claims.reading import Reading
-from prebuilds.claims.rpc.fields import Fields
-from prebuilds.claims.rpc.filters import FilterValues
+from prebuilds.claims.rpc.fields import WorkspaceFields, named_by, person_by
 from prebuilds.claims.rpc.messages import (
     build_message,
     claim_message,
@@ -25,7 +26,7 @@ from prebuilds.claims.rpc.messages import (
     forecast_message,
     workspace_message,
 )
-from prebuilds.claims.rules.paging import PageWish
+from prebuilds.claims.rules.positions import Position
 from prebuilds.claims.rules.standing import WorkspaceStatus, standings_of
 from prebuilds.claims.transitions import Change, Transitions
 from prebuilds.claims.watching import Watching
@@ -74,28 +75,25 @@ class Workspaces(WorkspaceServiceServicer):
 
     async def GetWorkspace(self, request: pb.GetWorkspaceRequest, context: _Context) -> pb.GetWorkspaceResponse:
         """Give one workspace."""
-        workspace_id = _workspace_id(request.id)
+        workspace_id = WorkspaceId(read_id(request.id))
         workspace = await self._reading.workspace(current_caller(), workspace_id)
         return pb.GetWorkspaceResponse(workspace=workspace_message(workspace))
 
     async def ListWorkspaces(self, request: pb.ListWorkspacesRequest, context: _Context) -> pb.ListWorkspacesResponse:
         """Give a page of workspaces."""
-        fields = Fields()
+        fields = WorkspaceFields()
         organization = fields.named("organization", request.organization)
-        size = fields.page_size(request.page_size)
+        page = read_page(fields, request, Position.read)
         wanted = _workspace_filter(fields, request)
         fields.done()
-        query = ("ListWorkspaces", request.organization, request.filter, str(request.show_deleted))
-        page = await self._reading.workspaces(
-            current_caller(), organization, wanted, PageWish(query, size, request.page_token)
-        )
+        listed = await self._reading.workspaces(current_caller(), organization, wanted, page)
         return pb.ListWorkspacesResponse(
-            workspaces=[workspace_message(workspace) for workspace in page.things], next_page_token=page.next_token
+            workspaces=[workspace_message(workspace) for workspace in listed.things], next_page_token=listed.next_token
         )
 
     async def StartWorkspace(self, request: pb.StartWorkspaceRequest, context: _Context) -> pb.StartWorkspaceResponse:
         """Queue a start build."""
-        fields = Fields()
+        fields = WorkspaceFields()
         change = Change(
             _changed_id(fields, request),
             Transition.START,
@@ -111,7 +109,7 @@ class Workspaces(WorkspaceServiceServicer):
 
     async def StopWorkspace(self, request: pb.StopWorkspaceRequest, context: _Context) -> pb.StopWorkspaceResponse:
         """Queue a stop build."""
-        fields = Fields()
+        fields = WorkspaceFields()
         change = Change(_changed_id(fields, request), Transition.STOP, fields.request_id(request.request_id))
         fields.done()
         changed = await self._transitions.change(current_caller(), change)
@@ -123,7 +121,7 @@ class Workspaces(WorkspaceServiceServicer):
         self, request: pb.DeleteWorkspaceRequest, context: _Context
     ) -> pb.DeleteWorkspaceResponse:
         """Queue a delete build."""
-        fields = Fields()
+        fields = WorkspaceFields()
         change = Change(_changed_id(fields, request), Transition.DELETE, fields.request_id(request.request_id))
         fields.done()
         changed = await self._transitions.change(current_caller(), change)
@@ -132,10 +130,8 @@ class Workspaces(WorkspaceServiceServicer):
         )
 
     async def CancelBuild(self, request: pb.CancelBuildRequest, context: _Context) -> pb.CancelBuildResponse:
-        """Cancel a build that waits."""
-        fields = Fields()
-        build_id = BuildId(fields.id("id", request.id))
-        fields.done()
+        """Cancel a build that waits, or ask its daemon to give it up."""
+        build_id = BuildId(read_id(request.id))
         build = await self._transitions.cancel(current_caller(), build_id)
         return pb.CancelBuildResponse(build=build_message(build))
 
@@ -143,7 +139,7 @@ class Workspaces(WorkspaceServiceServicer):
         self, request: pb.WatchWorkspaceRequest, context: _Context
     ) -> AsyncGenerator[pb.WatchWorkspaceResponse]:
         """Stream a workspace until what was begun has come to its end."""
-        workspace_id = _workspace_id(request.id)
+        workspace_id = WorkspaceId(read_id(request.id))
         async for sight in self._watching.watch(current_caller(), workspace_id, request.resume_token):
             claim = sight.workspace.claim
             yield pb.WatchWorkspaceResponse(
@@ -154,11 +150,11 @@ class Workspaces(WorkspaceServiceServicer):
 
     async def ListBuilds(self, request: pb.ListBuildsRequest, context: _Context) -> pb.ListBuildsResponse:
         """Give a page of a workspace's builds."""
-        fields = Fields()
+        fields = WorkspaceFields()
         organization = fields.named("organization", request.organization)
         workspace_id = WorkspaceId(fields.id("workspace_id", request.workspace_id))
-        size = fields.page_size(request.page_size)
-        values = FilterValues(fields, request.filter, _BUILD_FILTER)
+        page = read_page(fields, request, Position.read)
+        values = fields.filter(request.filter, _BUILD_FILTER)
         wanted = BuildFilter(
             workspace_id,
             transition=values.word("transition", Transition),
@@ -166,23 +162,20 @@ class Workspaces(WorkspaceServiceServicer):
             reason=values.word("reason", BuildReason),
         )
         fields.done()
-        query = ("ListBuilds", request.organization, request.workspace_id, request.filter)
-        page = await self._reading.builds(
-            current_caller(), organization, wanted, PageWish(query, size, request.page_token)
-        )
+        listed = await self._reading.builds(current_caller(), organization, wanted, page)
         return pb.ListBuildsResponse(
-            builds=[build_message(build) for build in page.things], next_page_token=page.next_token
+            builds=[build_message(build) for build in listed.things], next_page_token=listed.next_token
         )
 
 
 def _wish(request: pb.CreateWorkspaceRequest) -> Wish:
-    fields = Fields()
+    fields = WorkspaceFields()
     wish = Wish(
         organization=fields.named("organization", request.organization),
         template=fields.named("template", request.template),
         preset=Named.of(request.preset) if request.preset else None,
         parameters=fields.parameters(request.parameters),
-        name=fields.workspace_name(request.name),
+        name=fields.name("name", request.name) if request.name else "",
         owner=Named.of(request.owner) if request.owner else None,
         mode=_MODES.get(request.mode, ClaimMode.PREFER_WARM),
         ttl=fields.ttl(request.ttl if request.HasField("ttl") else None),
@@ -191,45 +184,38 @@ def _wish(request: pb.CreateWorkspaceRequest) -> Wish:
         validate_only=request.validate_only,
     )
     if request.mode not in _MODES:
-        fields.problem("mode", "is not a mode")
+        fields.wrong("mode", "is not a mode")
     if request.HasField("wait") and wish.mode is not ClaimMode.WAIT:
-        fields.problem("wait", "is allowed with mode WAIT only")
+        fields.wrong("wait", "is allowed with mode WAIT only")
     fields.done()
-    if wish.mode is ClaimMode.WAIT:
+    if wish.mode is ClaimMode.WAIT and not wish.validate_only:
         raise Refusal(Reason.METHOD_NOT_BUILT, "mode WAIT is not built yet")
     return wish
 
 
-def _workspace_filter(fields: Fields, request: pb.ListWorkspacesRequest) -> WorkspaceFilter:
-    values = FilterValues(fields, request.filter, _WORKSPACE_FILTER)
+def _workspace_filter(fields: WorkspaceFields, request: pb.ListWorkspacesRequest) -> WorkspaceFilter:
+    values = fields.filter(request.filter, _WORKSPACE_FILTER)
     status = values.word("status", WorkspaceStatus)
     any_kind = values.text("is_prebuild") == _ANY
-    is_prebuild = None if any_kind else values.boolean("is_prebuild") or False
+    is_prebuild = None if any_kind else values.truth("is_prebuild") or False
     return WorkspaceFilter(
         show_deleted=request.show_deleted,
         name=values.text("name"),
-        owner=values.person("owner"),
-        template=values.named("template") or NOBODY,
+        owner=person_by(values, "owner"),
+        template=named_by(values, "template"),
         preset_id=values.id("preset"),
         standings=None if status is None else standings_of(status),
-        dormant=values.boolean("dormant"),
+        dormant=values.truth("dormant"),
         is_prebuild=is_prebuild,
     )
 
 
-def _workspace_id(text: str) -> WorkspaceId:
-    fields = Fields()
-    workspace_id = WorkspaceId(fields.id("id", text))
-    fields.done()
-    return workspace_id
-
-
 def _changed_id(
-    fields: Fields, request: pb.StartWorkspaceRequest | pb.StopWorkspaceRequest | pb.DeleteWorkspaceRequest
+    fields: WorkspaceFields, request: pb.StartWorkspaceRequest | pb.StopWorkspaceRequest | pb.DeleteWorkspaceRequest
 ) -> WorkspaceId:
     """Read which workspace a person changes; the lifecycle executor's calls are not built yet."""
     if isinstance(current_caller().principal, Service):
         raise Refusal(Reason.METHOD_NOT_BUILT, "changes by lifecycle rules are not built yet")
     if request.HasField("lifecycle_check"):
-        fields.problem("lifecycle_check", "is for services only")
+        fields.wrong("lifecycle_check", "is for services only")
     return WorkspaceId(fields.id("id", request.id))

@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import datetime
-
-from google.protobuf.duration_pb2 import Duration
-from google.protobuf.timestamp_pb2 import Timestamp
-
+from prebuilds.chassis.messages import duration, timestamp
 from prebuilds.domain.builds import (
     PERSON_PRIORITY,
     BackendKind,
@@ -35,15 +31,13 @@ _HELD = frozenset({JobStatus.RUNNING, JobStatus.CANCELING})
 def acquired_job(acquired: Acquired) -> job_pb2.AcquiredJob:
     """A job with everything that is needed to do it, secrets included."""
     lease, facts = acquired.lease, acquired.facts
-    duration = Duration()
-    duration.FromTimedelta(acquired.lease_for)
     return job_pb2.AcquiredJob(
         lease=job_pb2.JobLease(
             job_id=str(lease.job_id),
             lease_id=str(lease.lease_id),
             attempt=lease.attempt,
-            expire_time=_time(lease.lease_expires_at),
-            duration=duration,
+            expire_time=timestamp(lease.lease_expires_at),
+            duration=duration(acquired.lease_for),
         ),
         organization_id=str(lease.organization_id),
         organization_name=facts.organization_name,
@@ -75,13 +69,11 @@ def acquired_job(acquired: Acquired) -> job_pb2.AcquiredJob:
 
 def lease_state(state: LeaseState) -> provisioner_service_pb2.UpdateJobResponse:
     """How a lease goes on."""
-    duration = Duration()
-    duration.FromTimedelta(state.lease_for)
     return provisioner_service_pb2.UpdateJobResponse(
         cancel_requested=state.cancel_deadline is not None,
-        lease_expire_time=_time(state.expires_at),
-        lease_duration=duration,
-        cancel_deadline=_time(state.cancel_deadline),
+        lease_expire_time=timestamp(state.expires_at),
+        lease_duration=duration(state.lease_for),
+        cancel_deadline=timestamp(state.cancel_deadline),
     )
 
 
@@ -102,19 +94,11 @@ def job(view: JobView) -> job_pb2.Job:
         tags=view.tags,
         attempt=view.attempt,
         lease_owner=view.lease_owner,
-        lease_expire_time=_time(view.lease_expires_at) if view.status in _HELD else None,
-        cancel_request_time=_time(view.cancel_requested_at),
+        lease_expire_time=timestamp(view.lease_expires_at) if view.status in _HELD else None,
+        cancel_request_time=timestamp(view.cancel_requested_at),
         failure_class=_CLASSES[view.failure_class],
         error=view.error,
-        create_time=_time(view.created_at),
-        start_time=_time(view.started_at),
-        end_time=_time(view.finished_at),
+        create_time=timestamp(view.created_at),
+        start_time=timestamp(view.started_at),
+        end_time=timestamp(view.finished_at),
     )
-
-
-def _time(moment: datetime | None) -> Timestamp | None:
-    if moment is None:
-        return None
-    timestamp = Timestamp()
-    timestamp.FromDatetime(moment)
-    return timestamp

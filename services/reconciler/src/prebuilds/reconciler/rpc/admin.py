@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from typing import Any, Final, TypeAlias
-from uuid import UUID
 
 import grpc.aio
 
 from prebuilds.chassis.caller import current_caller
+from prebuilds.chassis.fields import Fields, read_id
+from prebuilds.chassis.paging import by_name, by_name_and_id, read_page
 from prebuilds.chassis.policy import Action, Resource
 from prebuilds.domain.principals import Role
 from prebuilds.reconciler.access import organization_for
@@ -20,8 +21,6 @@ from prebuilds.reconciler.administering import (
 from prebuilds.reconciler.keys import KeyOrder, create_key, key_for, revoke_key, scope_of_keys
 from prebuilds.reconciler.queries.people import find_keys, find_members, find_organizations
 from prebuilds.reconciler.rpc.messages import key_message, member_message, organization_message, roles_of
-from prebuilds.reconciler.rpc.paging import cut_page, read_token
-from prebuilds.reconciler.rpc.reading import Reading
 from prebuilds.store.database import Database
 from prebuilds.v1 import admin_service_pb2 as pb
 from prebuilds.v1.admin_service_pb2_grpc import AdminServiceServicer
@@ -43,13 +42,13 @@ class AdminServicer(AdminServiceServicer):
         self, request: pb.CreateOrganizationRequest, context: Context
     ) -> pb.CreateOrganizationResponse:
         """Make an organisation."""
-        reading = Reading()
+        fields = Fields()
         order = OrganizationOrder(
-            name=reading.name("organization.name", request.organization.name),
-            display_name=reading.at_most("organization.display_name", request.organization.display_name, 64),
-            request_id=reading.request_id(request.request_id),
+            name=fields.name("organization.name", request.organization.name),
+            display_name=fields.at_most("organization.display_name", request.organization.display_name, 64),
+            request_id=fields.request_id(request.request_id),
         )
-        reading.done()
+        fields.done()
 
         row = await create_organization(self._database, current_caller(), order)
 
@@ -57,7 +56,7 @@ class AdminServicer(AdminServiceServicer):
 
     async def GetOrganization(self, request: pb.GetOrganizationRequest, context: Context) -> pb.GetOrganizationResponse:
         """Answer one organisation."""
-        organization_id = _id(request.id)
+        organization_id = read_id(request.id)
 
         async with self._database.read("get organisation") as tx:
             row = await organization_for(tx, current_caller(), str(organization_id), Resource.ORGANIZATION, Action.READ)
@@ -68,38 +67,40 @@ class AdminServicer(AdminServiceServicer):
         self, request: pb.ListOrganizationsRequest, context: Context
     ) -> pb.ListOrganizationsResponse:
         """Answer the caller's organisations, by name."""
-        reading = Reading()
-        conditions = reading.filter(request.filter, "name")
-        size = reading.page_size(request.page_size)
-        reading.done()
-        after = read_token(request, 1)
+        fields = Fields()
+        conditions = fields.filter(request.filter, ("name",))
+        page = read_page(fields, request, by_name)
+        fields.done()
+        after = page.after()
 
         person = current_caller().person()
         async with self._database.read("list organisations") as tx:
             rows = await find_organizations(
                 tx,
-                named=conditions.get("name"),
+                named=conditions.text("name"),
                 visible=None if person.is_operator else person.roles,
                 after=after[0] if after else None,
-                limit=size + 1,
+                limit=page.limit,
             )
 
-        page, token = cut_page(request, rows, size, lambda row: (row.name,))
-        return pb.ListOrganizationsResponse(organizations=map(organization_message, page), next_page_token=token)
+        listed = page.cut(rows, lambda row: (row.name,))
+        return pb.ListOrganizationsResponse(
+            organizations=map(organization_message, listed.things), next_page_token=listed.next_token
+        )
 
     async def CreateMember(self, request: pb.CreateMemberRequest, context: Context) -> pb.CreateMemberResponse:
         """Make a user a member."""
-        reading = Reading()
+        fields = Fields()
         roles = roles_of(request.roles)
         if roles is None:
-            reading.wrong("roles", "must be valid, each once")
+            fields.wrong("roles", "must be valid, each once")
         order = MemberOrder(
-            organization=reading.required("organization", request.organization),
-            user=reading.required("user", request.user),
+            organization=fields.required("organization", request.organization),
+            user=fields.required("user", request.user),
             roles=roles or [Role.MEMBER],
-            request_id=reading.request_id(request.request_id),
+            request_id=fields.request_id(request.request_id),
         )
-        reading.done()
+        fields.done()
 
         row = await create_member(self._database, current_caller(), order)
 
@@ -107,49 +108,49 @@ class AdminServicer(AdminServiceServicer):
 
     async def ListMembers(self, request: pb.ListMembersRequest, context: Context) -> pb.ListMembersResponse:
         """Answer the members of an organisation, by name."""
-        reading = Reading()
-        organization = reading.required("organization", request.organization)
-        conditions = reading.filter(request.filter, "name", "role", "group")
-        role = reading.word(conditions, "role", Role)
-        size = reading.page_size(request.page_size)
-        reading.done()
-        after = read_token(request, 2)
+        fields = Fields()
+        organization = fields.required("organization", request.organization)
+        conditions = fields.filter(request.filter, ("name", "role", "group"))
+        role = conditions.word("role", Role)
+        page = read_page(fields, request, by_name_and_id)
+        fields.done()
+        after = page.after()
 
         async with self._database.read("list members", snapshot=True) as tx:
             scope = await organization_for(tx, current_caller(), organization, Resource.ORGANIZATION, Action.READ)
             rows = await find_members(
                 tx,
                 scope.id,
-                name=conditions.get("name"),
+                name=conditions.text("name"),
                 role=role,
-                group=conditions.get("group"),
+                group=conditions.text("group"),
                 with_system=request.show_system,
-                after=(after[0], UUID(after[1])) if after else None,
-                limit=size + 1,
+                after=after,
+                limit=page.limit,
             )
 
-        page, token = cut_page(request, rows, size, lambda row: (row.user_name, str(row.user_id)))
-        return pb.ListMembersResponse(members=map(member_message, page), next_page_token=token)
+        listed = page.cut(rows, lambda row: (row.user_name, row.user_id))
+        return pb.ListMembersResponse(members=map(member_message, listed.things), next_page_token=listed.next_token)
 
     async def CreateProvisionerKey(
         self, request: pb.CreateProvisionerKeyRequest, context: Context
     ) -> pb.CreateProvisionerKeyResponse:
         """Make a key for daemons."""
-        reading, key = Reading(), request.provisioner_key
+        fields, key = Fields(), request.provisioner_key
         order = KeyOrder(
             organization=request.organization,
-            name=reading.name("provisioner_key.name", key.name),
+            name=fields.name("provisioner_key.name", key.name),
             tags=dict(key.tags),
-            request_id=reading.request_id(request.request_id),
+            request_id=fields.request_id(request.request_id),
         )
         if len(order.tags) > _MAX_TAGS:
-            reading.wrong("provisioner_key.tags", f"must be at most {_MAX_TAGS}")
+            fields.wrong("provisioner_key.tags", f"must be at most {_MAX_TAGS}")
         for name, value in order.tags.items():
             field = f"provisioner_key.tags.{name[:_MAX_TAG]}"
-            reading.required(field, name)
-            reading.at_most(field, name, _MAX_TAG)
-            reading.at_most(field, value, _MAX_TAG)
-        reading.done()
+            fields.required(field, name)
+            fields.at_most(field, name, _MAX_TAG)
+            fields.at_most(field, value, _MAX_TAG)
+        fields.done()
 
         created = await create_key(self._database, current_caller(), order)
 
@@ -159,7 +160,7 @@ class AdminServicer(AdminServiceServicer):
         self, request: pb.GetProvisionerKeyRequest, context: Context
     ) -> pb.GetProvisionerKeyResponse:
         """Answer one key."""
-        key_id = _id(request.id)
+        key_id = read_id(request.id)
 
         async with self._database.read("get provisioner key") as tx:
             row = await key_for(tx, current_caller(), key_id, Action.READ)
@@ -170,38 +171,33 @@ class AdminServicer(AdminServiceServicer):
         self, request: pb.ListProvisionerKeysRequest, context: Context
     ) -> pb.ListProvisionerKeysResponse:
         """Answer keys, by name."""
-        reading = Reading()
-        conditions = reading.filter(request.filter, "name")
-        size = reading.page_size(request.page_size)
-        reading.done()
-        after = read_token(request, 1)
+        fields = Fields()
+        conditions = fields.filter(request.filter, ("name",))
+        page = read_page(fields, request, by_name)
+        fields.done()
+        after = page.after()
 
         async with self._database.read("list provisioner keys") as tx:
             rows = await find_keys(
                 tx,
                 organization_id=await scope_of_keys(tx, current_caller(), request.organization, Action.READ),
-                name=conditions.get("name"),
+                name=conditions.text("name"),
                 with_revoked=request.show_revoked,
                 after=after[0] if after else None,
-                limit=size + 1,
+                limit=page.limit,
             )
 
-        page, token = cut_page(request, rows, size, lambda row: (row.name,))
-        return pb.ListProvisionerKeysResponse(provisioner_keys=map(key_message, page), next_page_token=token)
+        listed = page.cut(rows, lambda row: (row.name,))
+        return pb.ListProvisionerKeysResponse(
+            provisioner_keys=map(key_message, listed.things), next_page_token=listed.next_token
+        )
 
     async def RevokeProvisionerKey(
         self, request: pb.RevokeProvisionerKeyRequest, context: Context
     ) -> pb.RevokeProvisionerKeyResponse:
         """Make a key no longer good."""
-        key_id = _id(request.id)
+        key_id = read_id(request.id)
 
         row = await revoke_key(self._database, current_caller(), key_id)
 
         return pb.RevokeProvisionerKeyResponse(provisioner_key=key_message(row))
-
-
-def _id(text: str) -> UUID:
-    reading = Reading()
-    id_ = reading.id("id", text)
-    reading.done()
-    return id_

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from datetime import datetime, timedelta
 from typing import Final
 from uuid import UUID
 
 from google.protobuf.duration_pb2 import Duration
-from google.protobuf.timestamp_pb2 import Timestamp
 
+from prebuilds.chassis.messages import duration, timestamp
 from prebuilds.domain.builds import BackendKind
 from prebuilds.domain.claims import ClaimStrategy
 from prebuilds.domain.pools import PresetStatus
@@ -45,24 +44,6 @@ TYPES: Final = {
     ParameterType.NUMBER: parameter_pb2.PARAMETER_TYPE_NUMBER,
     ParameterType.BOOL: parameter_pb2.PARAMETER_TYPE_BOOL,
 }
-
-
-def timestamp(moment: datetime | None) -> Timestamp | None:
-    """A moment; unset where there is none."""
-    if moment is None:
-        return None
-    message = Timestamp()
-    message.FromDatetime(moment)
-    return message
-
-
-def duration(length: timedelta | None) -> Duration | None:
-    """A length of time; unset where there is none."""
-    if length is None:
-        return None
-    message = Duration()
-    message.FromTimedelta(length)
-    return message
 
 
 def text_of(id_: UUID | None) -> str:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Final, assert_never
 
+from prebuilds.chassis.messages import duration, timestamp
 from prebuilds.reconciler.inspecting import BlockKind, BlockView, PoolView
 from prebuilds.reconciler.passes import PassStatistics
-from prebuilds.reconciler.rpc.messages import STATUSES, duration, timestamp
+from prebuilds.reconciler.rpc.messages import STATUSES
 from prebuilds.reconciler.rules.planner import Action, BackOff, CancelPending, Create, Delete, DeleteReason
 from prebuilds.reconciler.rules.target import TargetSource
 from prebuilds.v1 import pool_pb2

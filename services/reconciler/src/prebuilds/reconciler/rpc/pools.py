@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, TypeAlias
 from uuid import UUID
@@ -11,6 +11,8 @@ import grpc.aio
 
 from prebuilds.chassis.caller import Caller, current_caller
 from prebuilds.chassis.clock import SystemClock
+from prebuilds.chassis.fields import Fields
+from prebuilds.chassis.paging import read_page
 from prebuilds.chassis.policy import Action, Resource
 from prebuilds.domain.ids import OrganizationId, PresetId
 from prebuilds.domain.pools import PresetStatus
@@ -21,9 +23,7 @@ from prebuilds.reconciler.hints import Hints
 from prebuilds.reconciler.inspecting import Inspector, PoolView, order_of
 from prebuilds.reconciler.passes import Reconciler
 from prebuilds.reconciler.queries.pools import Extent, PresetRow
-from prebuilds.reconciler.rpc.paging import cut_page, read_token
 from prebuilds.reconciler.rpc.pool_messages import pool_message, statistics_message
-from prebuilds.reconciler.rpc.reading import Reading
 from prebuilds.reconciler.watching import watch_pools
 from prebuilds.store.database import Database
 from prebuilds.v1 import pool_service_pb2 as pb
@@ -47,12 +47,12 @@ class PoolServicer(PoolServiceServicer):
 
     async def ListPools(self, request: pb.ListPoolsRequest, context: Context) -> pb.ListPoolsResponse:
         """Answer the pools of an organisation, by template, then name."""
-        reading = Reading()
-        organization = reading.required("organization", request.organization)
-        condition = _condition(reading, request.filter)
-        size = reading.page_size(request.page_size)
-        reading.done()
-        after = read_token(request, 3)
+        fields = Fields()
+        organization = fields.required("organization", request.organization)
+        condition = _condition(fields, request.filter)
+        page = read_page(fields, request, _by_order)
+        fields.done()
+        after = page.after()
 
         scope = await self._organization(current_caller(), organization, Action.READ)
         presets = [
@@ -62,16 +62,16 @@ class PoolServicer(PoolServiceServicer):
         ]
         if condition.is_blocked is not None:
             presets = [view.preset for view in await self._inspector.look(presets) if condition.admits(view)]
-        page, token = cut_page(request, presets, size, order_of)
-        pools = await self._inspector.look(page)
+        listed = page.cut(presets, order_of)
+        pools = await self._inspector.look(listed.things)
 
-        return pb.ListPoolsResponse(pools=map(pool_message, pools), next_page_token=token)
+        return pb.ListPoolsResponse(pools=map(pool_message, pools), next_page_token=listed.next_token)
 
     async def GetPool(self, request: pb.GetPoolRequest, context: Context) -> pb.GetPoolResponse:
         """Answer one pool."""
-        reading = Reading()
-        preset_id = PresetId(reading.id("id", request.id))
-        reading.done()
+        fields = Fields()
+        preset_id = PresetId(fields.id("id", request.id))
+        fields.done()
 
         preset = await self._inspector.find(preset_id)
         if preset is None:
@@ -83,15 +83,15 @@ class PoolServicer(PoolServiceServicer):
 
     async def ReconcileNow(self, request: pb.ReconcileNowRequest, context: Context) -> pb.ReconcileNowResponse:
         """Run one pass and answer what it did."""
-        reading = Reading()
+        fields = Fields()
         preset_ids = frozenset(
-            PresetId(reading.id(f"preset_ids[{index}]", text)) for index, text in enumerate(request.preset_ids)
+            PresetId(fields.id(f"preset_ids[{index}]", text)) for index, text in enumerate(request.preset_ids)
         )
         if len(preset_ids) > _MAX_PRESETS:
-            reading.wrong("preset_ids", f"must be at most {_MAX_PRESETS}")
+            fields.wrong("preset_ids", f"must be at most {_MAX_PRESETS}")
         if request.template and not request.organization:
-            reading.wrong("organization", "is required with a template")
-        reading.done()
+            fields.wrong("organization", "is required with a template")
+        fields.done()
 
         extent = await self._extent(current_caller(), request.organization, request.template, preset_ids)
         statistics = await self._reconciler.run_pass(extent)
@@ -100,10 +100,10 @@ class PoolServicer(PoolServiceServicer):
 
     async def WatchPools(self, request: pb.WatchPoolsRequest, context: Context) -> AsyncIterator[pb.WatchPoolsResponse]:
         """Stream pools: first all that match, then those that change."""
-        reading = Reading()
-        organization = reading.required("organization", request.organization)
-        condition = _condition(reading, request.filter)
-        reading.done()
+        fields = Fields()
+        organization = fields.required("organization", request.organization)
+        condition = _condition(fields, request.filter)
+        fields.done()
 
         scope = await self._organization(current_caller(), organization, Action.READ)
         async for change in watch_pools(self._inspector, scope, condition.admits, clock=SystemClock()):
@@ -113,13 +113,13 @@ class PoolServicer(PoolServiceServicer):
 
     async def Nudge(self, request: pb.NudgeRequest, context: Context) -> pb.NudgeResponse:
         """Take a hint from another service."""
-        reading = Reading()
+        fields = Fields()
         if not 1 <= len(request.preset_ids) <= _MAX_PRESETS:
-            reading.wrong("preset_ids", f"must be 1 to {_MAX_PRESETS}")
+            fields.wrong("preset_ids", f"must be 1 to {_MAX_PRESETS}")
         preset_ids = frozenset(
-            PresetId(reading.id(f"preset_ids[{index}]", text)) for index, text in enumerate(request.preset_ids)
+            PresetId(fields.id(f"preset_ids[{index}]", text)) for index, text in enumerate(request.preset_ids)
         )
-        reading.done()
+        fields.done()
 
         self._hints.add(Extent(preset_ids=preset_ids))
 
@@ -177,8 +177,13 @@ class _Condition:
         return self.admits_preset(view.preset) and self.is_blocked in {None, bool(view.blocks)}
 
 
-def _condition(reading: Reading, text: str) -> _Condition:
-    wanted = reading.filter(text, *_FILTERS)
-    reading.truth(wanted, "active")
-    reading.word(wanted, "status", PresetStatus)
-    return _Condition(wanted, reading.truth(wanted, "blocked"))
+def _condition(fields: Fields, text: str) -> _Condition:
+    conditions = fields.filter(text, _FILTERS)
+    conditions.truth("active")
+    conditions.word("status", PresetStatus)
+    return _Condition(conditions.wanted, conditions.truth("blocked"))
+
+
+def _by_order(texts: Sequence[str]) -> tuple[str, str, str]:
+    template, version, preset = texts
+    return template, version, preset

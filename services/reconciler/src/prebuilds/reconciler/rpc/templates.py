@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from datetime import timedelta
 from typing import Any, Final, TypeAlias
-from uuid import UUID
 
 import grpc.aio
 
 from prebuilds.chassis.caller import current_caller
+from prebuilds.chassis.fields import Fields, read_id
+from prebuilds.chassis.paging import MAX_PAGE_SIZE, by_name_and_id, read_page
 from prebuilds.chassis.policy import Action, Resource
 from prebuilds.domain.pools import PresetStatus
 from prebuilds.domain.refusals import Reason, Refusal
@@ -24,8 +26,6 @@ from prebuilds.reconciler.promoting import promote
 from prebuilds.reconciler.pushing import PushOrder, push
 from prebuilds.reconciler.queries.templates import find_presets, find_templates, find_versions
 from prebuilds.reconciler.rpc.messages import preset_message, template_message, text_of, version_message
-from prebuilds.reconciler.rpc.paging import cut_page, read_token
-from prebuilds.reconciler.rpc.reading import MAX_PAGE, Reading
 from prebuilds.reconciler.rules.manifest import check_autostart
 from prebuilds.reconciler.templating import TemplateOrder, create_template
 from prebuilds.store.database import Database
@@ -57,20 +57,20 @@ class TemplateServicer(TemplateServiceServicer):
         self, request: pb.PushTemplateVersionRequest, context: Context
     ) -> pb.PushTemplateVersionResponse:
         """Check an archive completely and store it as a new version."""
-        reading = Reading()
+        fields = Fields()
         order = PushOrder(
-            organization=reading.required("organization", request.organization),
-            template=reading.name("template", request.template) if request.template else "",
+            organization=fields.required("organization", request.organization),
+            template=fields.name("template", request.template) if request.template else "",
             archive=request.archive,
             version_name=request.version_name,
             activate=request.activate,
             validate_only=request.validate_only,
-            request_id=reading.request_id(request.request_id),
+            request_id=fields.request_id(request.request_id),
         )
         if order.version_name and _VERSION_NAME.fullmatch(order.version_name) is None:
-            reading.wrong("version_name", "must be 1 to 63 letters, digits, hyphens, dots and underscores")
-        reading.required("archive", "given" if request.archive else "")
-        reading.done()
+            fields.wrong("version_name", "must be 1 to 63 letters, digits, hyphens, dots and underscores")
+        fields.required("archive", "given" if request.archive else "")
+        fields.done()
 
         pushed = await push(self._database, current_caller(), order)
 
@@ -86,7 +86,7 @@ class TemplateServicer(TemplateServiceServicer):
         self, request: pb.PromoteTemplateVersionRequest, context: Context
     ) -> pb.PromoteTemplateVersionResponse:
         """Make a version the active one."""
-        version_id = _id(request.id)
+        version_id = read_id(request.id)
 
         promoted = await promote(self._database, current_caller(), version_id)
 
@@ -98,7 +98,7 @@ class TemplateServicer(TemplateServiceServicer):
 
     async def GetTemplate(self, request: pb.GetTemplateRequest, context: Context) -> pb.GetTemplateResponse:
         """Answer one template."""
-        template_id = _id(request.id)
+        template_id = read_id(request.id)
 
         async with self._database.read("get template") as tx:
             row = await template_for(tx, current_caller(), template_id, Action.READ)
@@ -107,13 +107,13 @@ class TemplateServicer(TemplateServiceServicer):
 
     async def ListTemplates(self, request: pb.ListTemplatesRequest, context: Context) -> pb.ListTemplatesResponse:
         """Answer templates by name."""
-        reading = Reading()
-        organization = reading.required("organization", request.organization)
-        conditions = reading.filter(request.filter, "name", "deprecated")
-        is_deprecated = reading.truth(conditions, "deprecated")
-        size = reading.page_size(request.page_size)
-        reading.done()
-        after = read_token(request, 2)
+        fields = Fields()
+        organization = fields.required("organization", request.organization)
+        conditions = fields.filter(request.filter, ("name", "deprecated"))
+        is_deprecated = conditions.truth("deprecated")
+        page = read_page(fields, request, by_name_and_id)
+        fields.done()
+        after = page.after()
 
         async with self._database.read("list templates") as tx:
             scope = await organization_for(tx, current_caller(), organization, Resource.TEMPLATE, Action.READ)
@@ -121,24 +121,26 @@ class TemplateServicer(TemplateServiceServicer):
                 tx,
                 organization_id=scope.id,
                 with_deleted=request.show_deleted,
-                name=conditions.get("name"),
+                name=conditions.text("name"),
                 is_deprecated=is_deprecated,
-                after=(after[0], UUID(after[1])) if after else None,
-                limit=size + 1,
+                after=after,
+                limit=page.limit,
             )
 
-        page, token = cut_page(request, rows, size, lambda row: (row.name, str(row.id)))
-        return pb.ListTemplatesResponse(templates=map(template_message, page), next_page_token=token)
+        listed = page.cut(rows, lambda row: (row.name, row.id))
+        return pb.ListTemplatesResponse(
+            templates=map(template_message, listed.things), next_page_token=listed.next_token
+        )
 
     async def GetTemplateVersion(
         self, request: pb.GetTemplateVersionRequest, context: Context
     ) -> pb.GetTemplateVersionResponse:
         """Answer one version with its presets."""
-        version_id = _id(request.id)
+        version_id = read_id(request.id)
 
         async with self._database.read("get version", snapshot=True) as tx:
             row = await version_for(tx, current_caller(), version_id, Action.READ)
-            presets = await find_presets(tx, version_id=row.id, limit=MAX_PAGE)
+            presets = await find_presets(tx, version_id=row.id, limit=MAX_PAGE_SIZE)
 
         return pb.GetTemplateVersionResponse(version=version_message(row), presets=map(preset_message, presets))
 
@@ -146,32 +148,34 @@ class TemplateServicer(TemplateServiceServicer):
         self, request: pb.ListTemplateVersionsRequest, context: Context
     ) -> pb.ListTemplateVersionsResponse:
         """Answer the versions of a template, newest first."""
-        reading = Reading()
-        organization = reading.required("organization", request.organization)
-        template = reading.required("template", request.template)
-        conditions = reading.filter(request.filter, "name", "active")
-        is_active = reading.truth(conditions, "active")
-        size = reading.page_size(request.page_size)
-        reading.done()
-        before = read_token(request, 1)
+        fields = Fields()
+        organization = fields.required("organization", request.organization)
+        template = fields.required("template", request.template)
+        conditions = fields.filter(request.filter, ("name", "active"))
+        is_active = conditions.truth("active")
+        page = read_page(fields, request, _by_number)
+        fields.done()
+        before = page.after()
 
         async with self._database.read("list versions", snapshot=True) as tx:
             scope = await organization_for(tx, current_caller(), organization, Resource.TEMPLATE, Action.READ)
             rows = await find_versions(
                 tx,
                 template_id=(await template_named(tx, scope.id, template)).id,
-                name=conditions.get("name"),
+                name=conditions.text("name"),
                 is_active=is_active,
-                before=int(before[0]) if before else None,
-                limit=size + 1,
+                before=before[0] if before else None,
+                limit=page.limit,
             )
 
-        page, token = cut_page(request, rows, size, lambda row: (str(row.number),))
-        return pb.ListTemplateVersionsResponse(versions=map(version_message, page), next_page_token=token)
+        listed = page.cut(rows, lambda row: (row.number,))
+        return pb.ListTemplateVersionsResponse(
+            versions=map(version_message, listed.things), next_page_token=listed.next_token
+        )
 
     async def GetPreset(self, request: pb.GetPresetRequest, context: Context) -> pb.GetPresetResponse:
         """Answer one preset."""
-        preset_id = _id(request.id)
+        preset_id = read_id(request.id)
 
         async with self._database.read("get preset") as tx:
             found = await find_presets(tx, id_=preset_id)
@@ -184,15 +188,15 @@ class TemplateServicer(TemplateServiceServicer):
 
     async def ListPresets(self, request: pb.ListPresetsRequest, context: Context) -> pb.ListPresetsResponse:
         """Answer the presets of a version, the default one first."""
-        reading = Reading()
-        organization = reading.required("organization", request.organization)
-        template = reading.required("template", request.template)
-        conditions = reading.filter(request.filter, "name", "status", "has_pool")
-        status = reading.word(conditions, "status", PresetStatus)
-        has_pool = reading.truth(conditions, "has_pool")
-        size = reading.page_size(request.page_size)
-        reading.done()
-        after = read_token(request, 2)
+        fields = Fields()
+        organization = fields.required("organization", request.organization)
+        template = fields.required("template", request.template)
+        conditions = fields.filter(request.filter, ("name", "status", "has_pool"))
+        status = conditions.word("status", PresetStatus)
+        has_pool = conditions.truth("has_pool")
+        page = read_page(fields, request, _by_default_and_name)
+        fields.done()
+        after = page.after()
 
         async with self._database.read("list presets", snapshot=True) as tx:
             scope = await organization_for(tx, current_caller(), organization, Resource.TEMPLATE, Action.READ)
@@ -206,51 +210,55 @@ class TemplateServicer(TemplateServiceServicer):
             rows = await find_presets(
                 tx,
                 version_id=versions[0].id,
-                name=conditions.get("name"),
+                name=conditions.text("name"),
                 status=status,
                 has_pool=has_pool,
-                after=(after[0] == "default", after[1]) if after else None,
-                limit=size + 1,
+                after=after,
+                limit=page.limit,
             )
 
-        page, token = cut_page(request, rows, size, lambda row: ("default" if row.is_default else "", row.name))
-        return pb.ListPresetsResponse(presets=map(preset_message, page), next_page_token=token)
+        listed = page.cut(rows, lambda row: (row.is_default, row.name))
+        return pb.ListPresetsResponse(presets=map(preset_message, listed.things), next_page_token=listed.next_token)
 
 
-def _id(text: str) -> UUID:
-    reading = Reading()
-    id_ = reading.id("id", text)
-    reading.done()
-    return id_
+def _by_number(texts: Sequence[str]) -> tuple[int]:
+    (number,) = texts
+    return (int(number),)
+
+
+def _by_default_and_name(texts: Sequence[str]) -> tuple[bool, str]:
+    is_default, name = texts
+    return is_default == str(True), name
 
 
 def _template_order(request: pb.CreateTemplateRequest) -> TemplateOrder:
-    reading, template, lifecycle = Reading(), request.template, request.template.lifecycle
+    fields, template, lifecycle = Fields(), request.template, request.template.lifecycle
     order = TemplateOrder(
-        organization=reading.required("organization", request.organization),
-        name=reading.name("template.name", template.name),
-        display_name=reading.at_most("template.display_name", template.display_name, 64),
-        description=reading.at_most("template.description", template.description, 128),
-        default_ttl=reading.duration(
+        organization=fields.required("organization", request.organization),
+        name=fields.name("template.name", template.name),
+        display_name=fields.at_most("template.display_name", template.display_name, 64),
+        description=fields.at_most("template.description", template.description, 128),
+        default_ttl=fields.duration(
             "template.lifecycle.ttl", lifecycle.ttl, least=timedelta(minutes=1), most=timedelta(days=30)
-        ),
+        )
+        or None,
         autostart=lifecycle.autostart_schedule,
-        time_til_dormant=reading.duration(
-            "template.lifecycle.time_til_dormant", lifecycle.time_til_dormant, least=_HOUR
-        ),
-        time_til_dormant_autodelete=reading.duration(
+        time_til_dormant=fields.duration("template.lifecycle.time_til_dormant", lifecycle.time_til_dormant, least=_HOUR)
+        or None,
+        time_til_dormant_autodelete=fields.duration(
             "template.lifecycle.time_til_dormant_autodelete", lifecycle.time_til_dormant_autodelete, least=_HOUR
-        ),
+        )
+        or None,
         max_starting=template.max_starting if template.HasField("max_starting") else None,
-        request_id=reading.request_id(request.request_id),
+        request_id=fields.request_id(request.request_id),
     )
     try:
         check_autostart(order.autostart)
     except ValueError as error:
-        reading.wrong("template.lifecycle.autostart_schedule", str(error))
+        fields.wrong("template.lifecycle.autostart_schedule", str(error))
     if order.max_starting is not None and order.max_starting < 1:
-        reading.wrong("template.max_starting", "must be at least 1")
-    reading.done()
+        fields.wrong("template.max_starting", "must be at least 1")
+    fields.done()
     return order
 
 
