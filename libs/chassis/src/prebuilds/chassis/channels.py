@@ -12,11 +12,14 @@ from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapProp
 
 from prebuilds.chassis import deadline
 from prebuilds.chassis.identity.credentials import ServiceCredentials
+from prebuilds.domain.keepalive import PING_ANSWERED_WITHIN, PING_EVERY, milliseconds
 from prebuilds.domain.principals import ServiceName
 
 _OPTIONS: Final = (
-    ("grpc.keepalive_time_ms", 30_000),
-    ("grpc.keepalive_timeout_ms", 10_000),
+    ("grpc.keepalive_time_ms", milliseconds(PING_EVERY)),
+    ("grpc.keepalive_timeout_ms", milliseconds(PING_ANSWERED_WITHIN)),
+    # By default two pings without a message between them are all; a quiet stream would then look alive for ever.
+    ("grpc.http2.max_pings_without_data", 0),
     ("grpc.max_receive_message_length", 64 * 1024 * 1024),
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.max_reconnect_backoff_ms", 5_000),

@@ -24,14 +24,12 @@ from prebuilds.chassis.policy import AccessTable, rows_missing
 from prebuilds.chassis.settings import ServerSettings
 from prebuilds.chassis.telemetry import Telemetry
 from prebuilds.chassis.tls import server_credentials
+from prebuilds.domain.keepalive import PING_ANSWERED_WITHIN, PING_EVERY, PINGS_ALLOWED_EVERY, milliseconds
 from prebuilds.domain.refusals import Refusal
 
 Register = "Callable[[grpc.aio.Server], None]"
 """Adds a servicer to a server: `partial(add_PoolServiceServicer_to_server, servicer)`."""
 
-_KEEPALIVE: Final = timedelta(seconds=30)
-_KEEPALIVE_TIMEOUT: Final = timedelta(seconds=10)
-_LEAST_PING_INTERVAL: Final = timedelta(seconds=10)
 _AGE_GRACE: Final = timedelta(seconds=30)
 
 _log = structlog.get_logger(__name__)
@@ -168,9 +166,6 @@ def _described() -> frozenset[str]:
 
 
 def _options(settings: ServerSettings, more: Mapping[str, int]) -> list[tuple[str, int]]:
-    def milliseconds(value: timedelta) -> int:
-        return int(value.total_seconds() * 1000)
-
     usual = {
         "grpc.max_receive_message_length": settings.max_message_size,
         "grpc.max_send_message_length": settings.max_message_size,
@@ -178,10 +173,10 @@ def _options(settings: ServerSettings, more: Mapping[str, int]) -> list[tuple[st
         # gRPC itself spreads the age by 10 %, so that connections do not all come back at once.
         "grpc.max_connection_age_ms": milliseconds(settings.max_connection_age),
         "grpc.max_connection_age_grace_ms": milliseconds(_AGE_GRACE),
-        "grpc.keepalive_time_ms": milliseconds(_KEEPALIVE),
-        "grpc.keepalive_timeout_ms": milliseconds(_KEEPALIVE_TIMEOUT),
+        "grpc.keepalive_time_ms": milliseconds(PING_EVERY),
+        "grpc.keepalive_timeout_ms": milliseconds(PING_ANSWERED_WITHIN),
         "grpc.keepalive_permit_without_calls": 1,
-        "grpc.http2.min_ping_interval_without_data_ms": milliseconds(_LEAST_PING_INTERVAL),
+        "grpc.http2.min_ping_interval_without_data_ms": milliseconds(PINGS_ALLOWED_EVERY),
         # Two servers on one port would share its connections without a word; the second shall fail instead.
         "grpc.so_reuseport": 0,
     }

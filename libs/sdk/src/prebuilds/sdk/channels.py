@@ -18,6 +18,8 @@ import grpc.aio
 from google.protobuf.descriptor import ServiceDescriptor
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
+from prebuilds.domain.keepalive import PING_ANSWERED_WITHIN, PING_EVERY, milliseconds
+
 Token: TypeAlias = str | Callable[[], str]
 """A bearer token, or what gives the present one: it is asked at every call, in the event loop, and must not wait."""
 
@@ -27,10 +29,9 @@ MAX_MESSAGE_SIZE: Final = 16 * 1024 * 1024
 _HTTPS_PORT: Final = 443
 _SCHEMES: Final = {"http": False, "https": True}
 
-# Servers of this system allow a ping every 10 s, also without calls, and close what does not answer for 10 s.
 _OPTIONS: Final = (
-    ("grpc.keepalive_time_ms", 30_000),
-    ("grpc.keepalive_timeout_ms", 10_000),
+    ("grpc.keepalive_time_ms", milliseconds(PING_EVERY)),
+    ("grpc.keepalive_timeout_ms", milliseconds(PING_ANSWERED_WITHIN)),
     # A stream that waits for a handover sends nothing for hours; with the default it would stop pinging.
     ("grpc.http2.max_pings_without_data", 0),
     ("grpc.max_send_message_length", MAX_MESSAGE_SIZE),
