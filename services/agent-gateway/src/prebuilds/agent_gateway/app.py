@@ -72,7 +72,7 @@ async def open_app(
         await stack.enter_async_context(
             subscribe(
                 backbone.events,
-                Subscription(name=SERVICE, events=EVENTS, is_shared=False),
+                Subscription.per_process(SERVICE, *EVENTS),
                 parts.hinted,
                 on_recreated=parts.attaching.look_at_all,
                 tracer=telemetry.tracer,

@@ -19,8 +19,7 @@ from prebuilds.chassis.process import App
 from prebuilds.chassis.server import open_server
 from prebuilds.domain.events import EventKind
 from prebuilds.domain.principals import ServiceName
-from prebuilds.events.backbone import open_backbone
-from prebuilds.events.bodies import Hint
+from prebuilds.events.backbone import Backbone, open_backbone
 from prebuilds.events.consumers import Subscription
 from prebuilds.events.subscriptions import subscribe
 from prebuilds.provisioner.acquiring import Acquisitions, TokenKeys
@@ -55,18 +54,12 @@ async def open_app(
         draining = Draining()
         hints = QueueHints()
 
-        async def queued(_: Hint) -> None:
-            hints.hint()
-
-        async def look_again() -> None:
-            hints.hint()
-
         await stack.enter_async_context(
             subscribe(
                 backbone.events,
                 Subscription.per_process(SERVICE, EventKind.JOB_QUEUED),
-                queued,
-                on_recreated=look_again,
+                hints.hear,
+                on_recreated=hints.look_again,
                 tracer=telemetry.tracer,
                 meter=telemetry.meter,
             )
@@ -83,17 +76,7 @@ async def open_app(
         reports = Reports(
             database, lease_for=settings.lease_duration, cancel_grace=settings.cancel_grace, meter=telemetry.meter
         )
-        patience = Patience(settings.cancel_grace, settings.longest_wait, MAX_ATTEMPTS)
-        backbone.tasks.spawn(
-            "sweep jobs",
-            run_loop(
-                "sweep jobs",
-                partial(sweep, database, patience),
-                interval=settings.sweep_interval,
-                wakeups=Wakeups(),
-                metrics=LoopMetrics(telemetry.meter),
-            ),
-        )
+        backbone.tasks.spawn("sweep jobs", _sweep(settings, backbone))
         # Methods that are not built yet are the base's own, which it declares abstract to type checkers.
         servicer = ProvisionerServicer(acquisitions, reports)  # pyright: ignore[reportAbstractUsage]
         server = await stack.enter_async_context(
@@ -108,3 +91,14 @@ async def open_app(
             )
         )
         yield App(backbone.tasks, Addresses(grpc=server.address, metrics=telemetry.metrics_address))
+
+
+async def _sweep(settings: ProvisionerSettings, backbone: Backbone) -> None:
+    patience = Patience(settings.cancel_grace, settings.longest_wait, MAX_ATTEMPTS)
+    await run_loop(
+        "sweep jobs",
+        partial(sweep, backbone.database, patience),
+        interval=settings.sweep_interval,
+        wakeups=Wakeups(),
+        metrics=LoopMetrics(backbone.telemetry.meter),
+    )

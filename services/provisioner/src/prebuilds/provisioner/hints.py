@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 from datetime import timedelta
 
+from prebuilds.events.bodies import Hint
+
 
 class QueueHints:
     """Wakes all who wait. Who looks before waiting passes on the count it saw, so that no hint falls in between."""
@@ -19,8 +21,12 @@ class QueueHints:
         """How many hints have come."""
         return self._count
 
-    def hint(self) -> None:
-        """Wake everybody."""
+    async def hear(self, _: Hint) -> None:
+        """Take a hint from the event bus."""
+        await self.look_again()
+
+    async def look_again(self) -> None:
+        """Wake everybody: something was queued, or the consumer was made anew and hints may have been missed."""
         self._count += 1
         self._next.set_result(None)
         self._next = asyncio.get_running_loop().create_future()

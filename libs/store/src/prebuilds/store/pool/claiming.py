@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Final
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 from psycopg.errors import UniqueViolation
 from psycopg.types.json import Jsonb
@@ -101,10 +101,36 @@ async def claim(
     transaction is then to be rolled back, which puts the prebuild back into its pool. Eligible is what is so at this
     statement's snapshot, so call it first in its transaction.
     """
-    claim_id, job_id = ClaimId(uuid4()), JobId(uuid4())
-    claimed_event, second_event = uuid4(), uuid4()
+    ids = _Ids()
     traceparent = tx.database.trace_context()
-    parameters = {
+    parameters = _parameters(order, ids, traceparent)
+    try:
+        row = await tx.fetch_one(_WAITING if wait_for_locks else _PASSING_OVER, parameters, row=_Row)
+    except UniqueViolation as violation:
+        if violation.diag.constraint_name != "uq_workspaces_name_live":
+            raise
+        raise Refusal(Reason.NAME_TAKEN, f"you have a workspace named {order.name!r}") from violation
+    if row is None or not row.admitted:
+        return NotAdmitted()
+    if row.workspace_id is None or row.generation is None or row.claim_strategy is None:
+        return NothingEligible()
+    strategy = ClaimStrategy(row.claim_strategy)
+    tx.appended.extend(_appended(row, order, ids, strategy, traceparent))
+    return Claimed(ids.claim_id, order.build_id, row.workspace_id, row.generation, strategy)
+
+
+@dataclass(frozen=True, slots=True)
+class _Ids:
+    """Ids that are made here, so that the statement need not tell them."""
+
+    claim_id: ClaimId = field(default_factory=lambda: ClaimId(uuid4()))
+    job_id: JobId = field(default_factory=lambda: JobId(uuid4()))
+    claimed_event_id: UUID = field(default_factory=uuid4)
+    second_event_id: UUID = field(default_factory=uuid4)
+
+
+def _parameters(order: ClaimOrder, ids: _Ids, traceparent: str | None) -> dict[str, object]:
+    return {
         "organization_id": order.organization_id,
         "preset_id": order.preset_id,
         "owner_id": order.owner_id,
@@ -121,41 +147,34 @@ async def claim(
         "ttl": order.ttl,
         "autostart": order.autostart,
         "build_id": order.build_id,
-        "job_id": job_id,
-        "claim_id": claim_id,
-        "claimed_event_id": claimed_event,
-        "second_event_id": second_event,
+        "job_id": ids.job_id,
+        "claim_id": ids.claim_id,
+        "claimed_event_id": ids.claimed_event_id,
+        "second_event_id": ids.second_event_id,
         "priority": PERSON_PRIORITY,
         "traceparent": traceparent,
     }
-    try:
-        row = await tx.fetch_one(_WAITING if wait_for_locks else _PASSING_OVER, parameters, row=_Row)
-    except UniqueViolation as violation:
-        if violation.diag.constraint_name != "uq_workspaces_name_live":
-            raise
-        raise Refusal(Reason.NAME_TAKEN, f"you have a workspace named {order.name!r}") from violation
-    if row is None or not row.admitted:
-        return NotAdmitted()
-    if row.workspace_id is None or row.generation is None or row.claim_strategy is None:
-        return NothingEligible()
-    strategy = ClaimStrategy(row.claim_strategy)
+
+
+def _appended(
+    row: _Row, order: ClaimOrder, ids: _Ids, strategy: ClaimStrategy, traceparent: str | None
+) -> Iterator[OutboxRow]:
+    """Give the events that the statement has written."""
     payload = {
         "workspace_id": str(row.workspace_id),
         "preset_id": str(row.preset_id),
         "template_id": str(row.template_id),
-        "claim_id": str(claim_id),
+        "claim_id": str(ids.claim_id),
         "generation": row.generation,
     }
-    second = (
+    assert row.workspace_id is not None  # noqa: S101 - or nothing was claimed
+    second: tuple[EventKind, UUID] = (
         (EventKind.HANDOVER_DUE, row.workspace_id)
         if strategy is ClaimStrategy.INSTANT
-        else (EventKind.JOB_QUEUED, job_id)
+        else (EventKind.JOB_QUEUED, ids.job_id)
     )
-    tx.appended.extend(
-        OutboxRow(event_id, kind, subject_id, order.organization_id, payload, traceparent, row.at)
-        for event_id, (kind, subject_id) in (
-            (claimed_event, (EventKind.CLAIMED, row.workspace_id)),
-            (second_event, second),
-        )
-    )
-    return Claimed(claim_id, order.build_id, row.workspace_id, row.generation, strategy)
+    for event_id, (kind, subject_id) in (
+        (ids.claimed_event_id, (EventKind.CLAIMED, row.workspace_id)),
+        (ids.second_event_id, second),
+    ):
+        yield OutboxRow(event_id, kind, subject_id, order.organization_id, payload, traceparent, row.at)
