@@ -23,7 +23,7 @@ from prebuilds.domain.refusals import Reason, Refusal
 from prebuilds.events.connection import open_events
 from prebuilds.events.relay import open_relay
 from prebuilds.store import schema
-from prebuilds.store.database import Database
+from prebuilds.store.database import Database, open_database
 from prebuilds.store.pool.claiming import Claimed
 from prebuilds.store.pool.connections import Connection
 from prebuilds.store.pool.filling import PoolKey
@@ -125,18 +125,19 @@ async def test_with_nats_away_the_check_delivers(database: Database, open_gatewa
 
 
 async def test_an_event_delivers_long_before_the_check_and_carries_the_claims_trace(
-    database: Database, open_gateway: OpenGateway, nats_url: str
+    database: Database, open_gateway: OpenGateway, database_url: str, nats_url: str
 ) -> None:
     telling = Telling()
     async with AsyncExitStack() as stack:
         app = await stack.enter_async_context(open_gateway(telling, check_interval="30s"))
         channel = await stack.enter_async_context(grpc.aio.insecure_channel(app.grpc))
         events = await stack.enter_async_context(open_events(nats_url))
-        await stack.enter_async_context(open_relay(database, events))
-        stage = await set_up(database, channel)
         trace_id = "0af7651916cd43dd8448eb211c80319c"
-        traced = Database(database._connections, lambda: f"00-{trace_id}-b7ad6b7169203331-01")  # pyright: ignore[reportPrivateUsage]
-        traced.on_commit(lambda rows: database._committed and database._committed(rows))  # pyright: ignore[reportPrivateUsage]
+        traced = await stack.enter_async_context(
+            open_database(database_url, pool_size=2, trace_context=lambda: f"00-{trace_id}-b7ad6b7169203331-01")
+        )
+        await stack.enter_async_context(open_relay(traced, events))
+        stage = await set_up(database, channel)
 
         await stage.claim(traced)
         message = await reinit(stage.stream)
