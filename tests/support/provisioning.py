@@ -180,9 +180,7 @@ async def make_tenant(
     person_name = f"alice-of-{name}"
     async with database.transaction("make tenant") as tx:
         await tx.execute(insert(schema.Organization).values(id=organization_id, name=name))
-        await tx.execute(
-            insert(schema.User).values(id=person_id, issuer="test", subject=person_name, name=person_name)
-        )
+        await tx.execute(insert(schema.User).values(id=person_id, issuer="test", subject=person_name, name=person_name))
         await tx.execute(
             insert(schema.Template).values(
                 id=template_id, organization_id=organization_id, name="python-dev", claim_strategy=strategy
