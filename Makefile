@@ -51,6 +51,10 @@ proto: setup ## generate libs/api from protos/
 proto-check: setup ## is the generated code what protos/ makes?
 	@$(BIN)/python scripts/proto.py --check
 
+.PHONY: migration
+migration: setup ## after a change of the models: write the first migration anew
+	@$(BIN)/python scripts/migration.py
+
 .PHONY: migrations-check
 migrations-check: setup ## do the migrations make the schema of the models?
 	@$(BIN)/pytest tests/architecture -k migrations $(ARGS)
@@ -58,10 +62,6 @@ migrations-check: setup ## do the migrations make the schema of the models?
 .PHONY: conformance
 conformance: setup ## the cases of tests/conformance
 	@$(BIN)/python scripts/step.py conformance $(BIN)/pytest -n $(JOBS) tests/conformance $(ARGS)
-
-.PHONY: bench
-bench: setup ## measure against the floors of this machine
-	@$(BIN)/python -m tests.bench $(ARGS)
 
 .PHONY: clean
 clean: ## remove .venv, .uv and caches; the state in .prebuilds stays

@@ -8,14 +8,17 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, cast
 from uuid import UUID, uuid4
 
 import grpc
 import grpc.aio
 import pytest
 import pytest_asyncio
-from google.rpc import error_details_pb2, status_pb2  # pyright: ignore[reportMissingTypeStubs]
+from google.rpc import (  # pyright: ignore[reportMissingTypeStubs] - they lie beside a partial stub package
+    error_details_pb2,
+    status_pb2,
+)
 from grpc_status import rpc_status
 from pydantic import SecretStr
 from sqlalchemy import insert, select, update
@@ -56,7 +59,7 @@ class Refused:
 
 def refusal(error: grpc.aio.AioRpcError) -> Refused:
     """Read the details of a failed call."""
-    status = rpc_status.from_call(error)  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType, reportArgumentType]
+    status: Any = cast("Any", rpc_status).from_call(error)  # its stubs know calls only
     assert isinstance(status, status_pb2.Status), error
     info, bad, resource = (
         error_details_pb2.ErrorInfo(),

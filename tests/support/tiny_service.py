@@ -11,7 +11,7 @@ from typing import Any, cast
 import grpc
 import grpc.aio
 from google.protobuf.wrappers_pb2 import StringValue
-from google.rpc.status_pb2 import Status  # pyright: ignore[reportMissingTypeStubs]
+from google.rpc.status_pb2 import Status  # pyright: ignore[reportMissingTypeStubs] - beside a partial stub package
 from grpc_status import rpc_status
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor

@@ -11,7 +11,7 @@ from typing import Any
 import grpc
 import grpc.aio
 import pytest
-from google.rpc import error_details_pb2  # pyright: ignore[reportMissingTypeStubs]
+from google.rpc import error_details_pb2  # pyright: ignore[reportMissingTypeStubs] - beside a partial stub package
 from opentelemetry import trace
 from opentelemetry.sdk.metrics.export import HistogramDataPoint
 from opentelemetry.sdk.trace import TracerProvider

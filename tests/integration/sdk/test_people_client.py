@@ -99,9 +99,9 @@ class Pools(PoolServiceServicer):
 async def open_scripted() -> AsyncGenerator[tuple[Scripted, Workspaces, PrebuildsClient]]:
     script = Scripted()
     # Methods that no test calls are those of the generated classes: UNIMPLEMENTED.
-    workspaces = Workspaces(script)  # pyright: ignore[reportAbstractUsage]
-    templates = Templates(script)  # pyright: ignore[reportAbstractUsage]
-    pools = Pools(script)  # pyright: ignore[reportAbstractUsage]
+    workspaces = Workspaces(script)  # pyright: ignore[reportAbstractUsage] - what is not built yet
+    templates = Templates(script)  # pyright: ignore[reportAbstractUsage] - what is not built yet
+    pools = Pools(script)  # pyright: ignore[reportAbstractUsage] - what is not built yet
     server = grpc.aio.server()
     add_WorkspaceServiceServicer_to_server(workspaces, server)
     add_TemplateServiceServicer_to_server(templates, server)

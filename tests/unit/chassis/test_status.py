@@ -7,7 +7,7 @@ from datetime import timedelta
 import grpc
 import pytest
 from google.protobuf.message import Message
-from google.rpc import (  # pyright: ignore[reportMissingTypeStubs]
+from google.rpc import (  # pyright: ignore[reportMissingTypeStubs] - beside a partial stub package
     error_details_pb2,
     status_pb2,
 )

@@ -142,7 +142,9 @@ class _Recorder:
         self, service_name: str, method_handlers: dict[str, grpc.RpcMethodHandler[Any, Any]]
     ) -> None:
         self.methods.setdefault(service_name, []).extend(f"/{service_name}/{name}" for name in method_handlers)
-        self._server.add_registered_method_handlers(service_name, method_handlers)  # pyright: ignore[reportAttributeAccessIssue, reportUnknownMemberType]
+        # The stubs do not know this method, which all generated code calls.
+        server = cast("Any", self._server)
+        server.add_registered_method_handlers(service_name, method_handlers)
 
     def add_generic_rpc_handlers(self, generic_rpc_handlers: Sequence[grpc.GenericRpcHandler]) -> None:
         self._server.add_generic_rpc_handlers(generic_rpc_handlers)

@@ -19,7 +19,8 @@ from prebuilds.domain.refusals import MissingResource, Reason, Violation
 _DOMAIN: Final = "prebuilds"
 _REASONS: Final = {reason.value: reason for reason in Reason}
 # It takes whatever has code, details and trailing metadata; its stub speaks of blocking calls only.
-_status_of = cast("Callable[[grpc.aio.AioRpcError], Any]", rpc_status.from_call)  # pyright: ignore[reportUnknownMemberType]
+# Its stubs know calls only, and their types in part.
+_status_of = cast("Callable[[grpc.aio.AioRpcError], Any]", cast("Any", rpc_status).from_call)
 
 
 class PrebuildsError(Exception):

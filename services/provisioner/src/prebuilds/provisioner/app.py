@@ -78,7 +78,7 @@ async def open_app(
         )
         backbone.tasks.spawn("sweep jobs", _sweep(settings, backbone))
         # Methods that are not built yet are the base's own, which it declares abstract to type checkers.
-        servicer = ProvisionerServicer(acquisitions, reports)  # pyright: ignore[reportAbstractUsage]
+        servicer = ProvisionerServicer(acquisitions, reports)  # pyright: ignore[reportAbstractUsage] - as above
         server = await stack.enter_async_context(
             open_server(
                 settings,

@@ -79,9 +79,9 @@ async def open_app(
 
         inspector = Inspector(database, config=config, lookback=settings.backoff_lookback)
         # Methods that are not built yet are the base's own, which it declares abstract to type checkers.
-        templates = TemplateServicer(database)  # pyright: ignore[reportAbstractUsage]
-        pools = PoolServicer(database, inspector, reconciler, hints)  # pyright: ignore[reportAbstractUsage]
-        admin = AdminServicer(database)  # pyright: ignore[reportAbstractUsage]
+        templates = TemplateServicer(database)  # pyright: ignore[reportAbstractUsage] - as above
+        pools = PoolServicer(database, inspector, reconciler, hints)  # pyright: ignore[reportAbstractUsage] - as above
+        admin = AdminServicer(database)  # pyright: ignore[reportAbstractUsage] - as above
         server = await stack.enter_async_context(
             open_server(
                 settings,

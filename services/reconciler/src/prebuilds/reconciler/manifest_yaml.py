@@ -32,7 +32,7 @@ class _Loader(yaml.SafeLoader):
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:  # noqa: FBT001, FBT002 - as PyYAML
         seen: set[str] = set()
         for key_node, _ in node.value:
-            key: object = self.construct_object(key_node, deep=True)  # pyright: ignore[reportUnknownMemberType]
+            key: object = self.construct_object(key_node, deep=True)  # pyright: ignore[reportUnknownMemberType] - no stubs
             problem = None
             if not isinstance(key, str):
                 problem = "keys must be text"
