@@ -26,6 +26,7 @@ from typing import Any, Final, NoReturn, cast
 import grpc
 import grpc.aio
 import structlog
+from google.protobuf.message import Message
 from grpc_status import rpc_status
 from opentelemetry import context as otel_context
 from opentelemetry import trace
@@ -39,6 +40,7 @@ from prebuilds.chassis.calls import RunningCalls, draining_refusal
 from prebuilds.chassis.identity.authenticator import Authenticator
 from prebuilds.chassis.policy import AccessTable, Grant
 from prebuilds.chassis.status import to_status
+from prebuilds.chassis.texts import fields_with_nul
 from prebuilds.domain.refusals import Code, Reason, Refusal, Violation
 
 OBSERVED_SERVICES: Final = frozenset(
@@ -47,6 +49,7 @@ OBSERVED_SERVICES: Final = frozenset(
 """Services that anybody may call, without credentials: they tell about the server and nothing of what it holds."""
 
 _RETRY_AFTER: Final = timedelta(seconds=1)
+_NUL: Final = b"\0"
 # Statuses that are an answer and no fault of the server do not mark its span as failed (OpenTelemetry's convention).
 _SERVER_FAULTS: Final = frozenset(
     {"UNKNOWN", "DEADLINE_EXCEEDED", "UNIMPLEMENTED", "INTERNAL", "UNAVAILABLE", "DATA_LOSS"}
@@ -179,7 +182,8 @@ class Chain(grpc.aio.ServerInterceptor):
         started = time.perf_counter()
         span = self._start_span(method, context)
         task = self._calls.begin(is_stream=True)
-        self._active.add(1, method.attributes)
+        labels = {"service": method.service, "method": method.name}
+        self._active.add(1, labels)
         code = "OK"
         try:
             await self._admit(method, context)
@@ -207,7 +211,7 @@ class Chain(grpc.aio.ServerInterceptor):
             await _abort(context, refusal)
         finally:
             self._calls.end(task)
-            self._active.add(-1, method.attributes)
+            self._active.add(-1, labels)
             self._record(method, code, span, started)
 
     async def _serve_observer(
@@ -349,10 +353,16 @@ def _parse(method: _Method, request: _Message) -> Any:  # noqa: ANN401 - whateve
 
 def _parse_one(method: _Method, request: bytes) -> _Message:
     try:
-        return method.parse(request)
+        message = method.parse(request)
     except Exception as error:
         violation = Violation("", f"not a message that {method.name} takes")
         raise Refusal(Reason.INVALID_FIELDS, "request cannot be parsed", violations=(violation,)) from error
+    # The bytes tell at once that most messages hold none; a number or an archive may have that byte, too.
+    if _NUL in request and isinstance(message, Message):
+        bad = tuple(Violation(path, "must not hold the character NUL") for path in fields_with_nul(message))
+        if bad:
+            raise Refusal.invalid(*bad)
+    return message
 
 
 async def _parse_each(method: _Method, requests: AsyncIterable[bytes]) -> AsyncIterator[_Message]:
@@ -365,7 +375,8 @@ def _as_it_is(message: bytes) -> bytes:
 
 
 async def _abort(context: _Context, refusal: Refusal) -> NoReturn:
-    await context.abort_with_status(rpc_status.to_status(to_status(refusal)))  # pyright: ignore[reportUnknownMemberType]
+    status = rpc_status.to_status(to_status(refusal))  # pyright: ignore[reportUnknownMemberType] - partial stubs
+    await context.abort_with_status(status)
 
 
 def _code_of(context: _Context) -> str:

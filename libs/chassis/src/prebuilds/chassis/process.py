@@ -11,7 +11,7 @@ import asyncio
 import os
 import signal
 import sys
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from typing import Final, TypeVar
@@ -23,6 +23,7 @@ from prebuilds.chassis.addresses import Addresses, write_addresses
 from prebuilds.chassis.logs import configure_logs
 from prebuilds.chassis.settings import ProcessSettings, load_settings
 from prebuilds.chassis.tasks import BackgroundTasks
+from prebuilds.domain.refusals import Code, Refusal
 
 EXIT_OK: Final = 0
 EXIT_FAILED: Final = 1
@@ -93,10 +94,17 @@ async def supervise(main: Callable[[Process], Awaitable[None]], *, signals: bool
             await main(process)
     except asyncio.CancelledError:
         raise
-    except Exception:  # noqa: BLE001 - the process's main is the last to see it
-        _log.exception("process failed")
+    except Exception as error:  # noqa: BLE001 - the process's main is the last to see it
+        _log.error("process failed", **_explain(error))
         return EXIT_FAILED
     return EXIT_OK
+
+
+def _explain(error: Exception) -> Mapping[str, object]:
+    """What is away is no fault of the program: whoever runs it needs a line and no traceback."""
+    if not isinstance(error, Refusal) or error.code is not Code.UNAVAILABLE:
+        return {"exc_info": error}
+    return {"reason": error.reason, "message": error.message, "cause": " ".join(str(error.__cause__ or "").split())}
 
 
 def run(main: Callable[[Process], Awaitable[None]], settings: ProcessSettings, *, service: str) -> int:

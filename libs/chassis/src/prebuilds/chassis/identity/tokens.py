@@ -102,8 +102,11 @@ async def verify(token: str, trusted: TrustedIssuer) -> VerifiedToken:
     subject = claims["sub"]
     if not isinstance(subject, str) or not subject:
         raise invalid("token has no subject")
-    name = claims.get("name") or claims.get("preferred_username") or subject
-    return VerifiedToken(trusted.issuer, subject, str(name), float(claims["exp"]), claims)
+    name = str(claims.get("name") or claims.get("preferred_username") or subject)
+    # Postgres stores no text that holds NUL.
+    if "\0" in subject + name:
+        raise invalid("token names somebody who cannot be")
+    return VerifiedToken(trusted.issuer, subject, name, float(claims["exp"]), claims)
 
 
 def asserted_roles(token: VerifiedToken) -> AssertedRoles:
