@@ -30,6 +30,10 @@ from prebuilds.events.subscriptions import subscribe
 from prebuilds.store.directory import StoredDirectory
 from prebuilds.store.faults import refusal_for
 from prebuilds.v1.claim_service_pb2_grpc import add_ClaimServiceServicer_to_server
+from prebuilds.v1.notification_service_pb2_grpc import (
+    NotificationServiceServicer,
+    add_NotificationServiceServicer_to_server,
+)
 from prebuilds.v1.workspace_service_pb2_grpc import add_WorkspaceServiceServicer_to_server
 
 SERVICE: Final = ServiceName.CLAIMS
@@ -75,12 +79,14 @@ async def open_app(
             Creations(database, telemetry.meter), Transitions(database), reading, Watching(database, watchers)
         )
         claims = Claims(reading)  # pyright: ignore[reportAbstractUsage]
+        notifications = NotificationServiceServicer()  # pyright: ignore[reportAbstractUsage]
         server = await stack.enter_async_context(
             open_server(
                 settings,
                 servicers=[
                     partial(add_WorkspaceServiceServicer_to_server, workspaces),
                     partial(add_ClaimServiceServicer_to_server, claims),
+                    partial(add_NotificationServiceServicer_to_server, notifications),
                 ],
                 authenticator=authenticator_for(SERVICE, settings, StoredDirectory(database)),
                 access=ACCESS_TABLE,

@@ -13,7 +13,7 @@ from datetime import timedelta
 from typing import Final
 
 import structlog
-from opentelemetry.metrics import Meter
+from opentelemetry.metrics import CallbackOptions, Meter, Observation
 from opentelemetry.trace import Tracer
 
 from prebuilds.chassis.tasks import BackgroundTasks
@@ -51,6 +51,9 @@ class Worker:
         self._tracer = tracer
         self._running: set[asyncio.Task[None]] = set()
         self._ended = meter.create_counter("prebuilds_daemon_jobs_total", description="Jobs that this daemon ran.")
+        meter.create_observable_gauge(
+            "prebuilds_daemon_jobs_running", [self._count_running], description="Jobs that this daemon runs."
+        )
 
     async def run(self) -> None:
         """Take jobs for ever; cancel it to take no more."""
@@ -92,6 +95,9 @@ class Worker:
         task.add_done_callback(self._running.discard)
         # Here and not in the task, which a cancellation can end before it has begun.
         task.add_done_callback(lambda _: self._free.release())
+
+    def _count_running(self, _: CallbackOptions) -> list[Observation]:
+        return [Observation(len(self._running))]
 
     async def _work(self, job: BuildJob) -> None:
         try:
