@@ -49,3 +49,19 @@ async def until_blocked(connection: psycopg.AsyncConnection, pid: int, timeout: 
         return row is not None and bool(row[0])
 
     await eventually(is_blocked, timeout, what=f"backend {pid} is blocked")
+
+
+async def until_waiting(connection: psycopg.AsyncConnection, waiters: int = 1, timeout: float = 10) -> list[int]:
+    """Wait until that many backends of this database wait for locks, and give them.
+
+    Ask on a connection of its own, in autocommit.
+    """
+
+    async def find() -> list[int]:
+        cursor = await connection.execute(
+            "SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+        )
+        found = [pid for (pid,) in await cursor.fetchall()]
+        return found if len(found) >= waiters else []
+
+    return await eventually(find, timeout, what=f"{waiters} wait for locks")

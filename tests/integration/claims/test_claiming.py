@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
-from typing import Any
 from uuid import UUID
 
 import grpc
@@ -31,7 +30,7 @@ from tests.support.claims import (
     refuses,
     rows,
 )
-from tests.support.waiting import eventually
+from tests.support.waiting import until_waiting
 
 HIT = claim_pb2.CREATION_OUTCOME_HIT
 MISS = claim_pb2.CREATION_OUTCOME_MISS
@@ -181,7 +180,7 @@ async def test_a_prebuild_that_others_hold_for_long_is_waited_for(
     ):
         await holder.execute("SELECT FROM prebuilds FOR UPDATE")
         creating = asyncio.create_task(alice.create(preset="small"))
-        await _until_somebody_waits(observer)
+        await until_waiting(observer)
         await holder.rollback()
         answer = await creating
 
@@ -199,18 +198,6 @@ async def test_a_locked_prebuild_is_passed_over(
         answer = await alice.create(preset="small")
 
     assert answer.workspace.id == str(second)
-
-
-async def _until_somebody_waits(observer: psycopg.AsyncConnection[Any]) -> None:
-
-    async def waits() -> bool:
-        cursor = await observer.execute(
-            "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
-        )
-        row = await cursor.fetchone()
-        return row is not None and row[0] > 0
-
-    await eventually(waits, what="somebody waits for a lock")
 
 
 async def test_a_failure_after_the_claim_statement_puts_the_prebuild_back(

@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta
 from uuid import UUID, uuid4
 
 import grpc
+import psycopg
 import pytest
 from sqlalchemy import insert, select, update
 
@@ -31,6 +32,7 @@ from tests.support.claims import (
     refuses,
     rows,
 )
+from tests.support.waiting import until_waiting
 
 HIT = claim_pb2.CREATION_OUTCOME_HIT
 MISS = claim_pb2.CREATION_OUTCOME_MISS
@@ -228,8 +230,13 @@ async def test_all_that_is_wrong_with_a_request_is_told_at_once(claims_service: 
 
 
 async def test_waiting_is_not_built_yet(claims_service: ClaimsService, pool: PoolKey) -> None:
+    alice = await claims_service.person()
+
     with refuses(Reason.METHOD_NOT_BUILT):
-        await (await claims_service.person()).create(mode=claim_pb2.CLAIM_MODE_WAIT)
+        await alice.create(mode=claim_pb2.CLAIM_MODE_WAIT)
+    answer = await alice.create(mode=claim_pb2.CLAIM_MODE_WAIT, preset="small", validate_only=True)
+
+    assert answer.outcome == claim_pb2.CREATION_OUTCOME_MISS
 
 
 @pytest.mark.parametrize(
@@ -403,3 +410,28 @@ async def test_nobody_gets_in_without_a_good_token(
 async def test_what_is_not_built_says_so(claims_service: ClaimsService, pool: PoolKey) -> None:
     with refuses(Reason.METHOD_NOT_BUILT):
         await (await claims_service.person()).call("BatchCreateWorkspaces", pb.BatchCreateWorkspacesRequest())
+
+
+async def test_a_cold_build_locks_its_requests_before_anything_else(
+    claims_service: ClaimsService, database_url: str, pool: PoolKey
+) -> None:
+    alice = await claims_service.person()
+    async with (
+        await psycopg.AsyncConnection.connect(database_url) as holder,
+        await psycopg.AsyncConnection.connect(database_url, autocommit=True) as observer,
+    ):
+        await alice.create(mode=claim_pb2.CLAIM_MODE_COLD, request_id="one")
+        await holder.execute("UPDATE requests SET created_at = now() - interval '2 days'")
+        await holder.commit()
+        await holder.execute("SELECT FROM requests WHERE method = 'CreateWorkspace/missed' FOR UPDATE")
+
+        again = asyncio.create_task(alice.create(mode=claim_pb2.CLAIM_MODE_COLD, request_id="one"))
+        (pid,) = await until_waiting(observer)
+        cursor = await observer.execute(
+            "SELECT relation::regclass::text FROM pg_locks WHERE pid = %s AND mode = 'RowExclusiveLock'", [pid]
+        )
+        written = {name for (name,) in await cursor.fetchall() if name in {"requests", "workspaces", "builds", "jobs"}}
+        await holder.rollback()
+        await again
+
+    assert written == {"requests"}

@@ -11,9 +11,10 @@ import pytest
 
 from prebuilds.claims import watching
 from prebuilds.domain.agents import AgentState
-from prebuilds.domain.builds import BuildOutcome
+from prebuilds.domain.builds import PERSON_PRIORITY, BuildOutcome
 from prebuilds.domain.claims import ClaimStrategy
-from prebuilds.domain.ids import JobId, OrganizationId
+from prebuilds.domain.ids import SYSTEM_USER_ID, JobId, OrganizationId
+from prebuilds.domain.pools import PoolEventKind
 from prebuilds.domain.principals import Role
 from prebuilds.domain.refusals import Reason
 from prebuilds.store import schema
@@ -33,6 +34,7 @@ from tests.support.claims import (
     refuses,
     rows,
 )
+from tests.support.provisioning import HOST, Provisioner, Tenant
 
 COLD = claim_pb2.CLAIM_MODE_COLD
 
@@ -202,6 +204,81 @@ async def test_a_prebuild_that_its_organisations_owner_stops_is_parked(
     assert (row.state, row.ready_at) == ("stopped", None)
 
 
+async def test_a_prebuild_is_restarted_as_it_is_and_never_as_another(
+    claims_service: ClaimsService, database: Database, pool: PoolKey
+) -> None:
+    (prebuild,) = await ready_prebuilds(database, pool)
+    boss = await claims_service.person("boss", Role.OWNER)
+    (before,) = await rows(database, schema.Build, workspace_id=prebuild)
+
+    for request in (
+        pb.StartWorkspaceRequest(id=str(prebuild), version="1"),
+        pb.StartWorkspaceRequest(id=str(prebuild), parameters={"dotfiles": "boss's own"}),
+    ):
+        with refuses(Reason.SYSTEM_OWNED) as refused:
+            await boss.call("StartWorkspace", request)
+        assert refused.code == grpc.StatusCode.FAILED_PRECONDITION
+    restarted = await boss.call("StartWorkspace", pb.StartWorkspaceRequest(id=str(prebuild)))
+    (after,) = await rows(database, schema.Build, workspace_id=prebuild, number=2)
+
+    assert restarted.build.number == 2
+    assert (after.version_id, after.preset_id) == (before.version_id, before.preset_id)
+    assert after.parameters == before.parameters | {"debug": "false"}
+
+
+async def test_no_lifecycle_rule_reaches_a_prebuild_that_a_person_restarts(
+    claims_service: ClaimsService, database: Database, pool: PoolKey
+) -> None:
+    (prebuild,) = await ready_prebuilds(database, pool)
+    await change(database, schema.Workspace, prebuild, ttl=timedelta(hours=1))
+
+    await (await claims_service.person("boss", Role.OWNER)).call(
+        "StartWorkspace", pb.StartWorkspaceRequest(id=str(prebuild))
+    )
+
+    (workspace,) = await rows(database, schema.Workspace, id=prebuild)
+    assert (workspace.last_used_at, workspace.deadline) == (None, None)
+
+
+async def test_a_persons_delete_of_a_prebuild_is_that_persons(
+    claims_service: ClaimsService, database: Database, pool: PoolKey
+) -> None:
+    (prebuild,) = await ready_prebuilds(database, pool)
+    admin = await claims_service.person("admin", Role.TEMPLATE_ADMIN)
+
+    deleting = await admin.call("DeleteWorkspace", pb.DeleteWorkspaceRequest(id=str(prebuild)))
+
+    assert deleting.build.reason == workspace_pb2.BUILD_REASON_USER
+    assert deleting.build.initiator_name == "admin"
+    (job,) = await rows(database, schema.Job, build_id=UUID(deleting.build.id))
+    assert job.priority == PERSON_PRIORITY
+    (deed,) = await rows(database, schema.AuditEvent)
+    assert (deed.action, deed.principal_name, deed.resource_id) == ("delete", "admin", prebuild)
+
+
+@pytest.mark.parametrize("outcome", [BuildOutcome.FAILED, BuildOutcome.CANCELED])
+async def test_a_prebuild_whose_delete_came_to_nothing_can_be_deleted_again(
+    outcome: BuildOutcome, claims_service: ClaimsService, database: Database, pool: PoolKey
+) -> None:
+    (prebuild,) = await ready_prebuilds(database, pool)
+    admin = await claims_service.person("admin", Role.TEMPLATE_ADMIN)
+    request = pb.DeleteWorkspaceRequest(id=str(prebuild))
+    first = await admin.call("DeleteWorkspace", request)
+    with refuses(Reason.BUILD_UNFINISHED) as refused:
+        await admin.call("DeleteWorkspace", request)
+    assert refused.refused is not None
+    assert refused.refused.metadata["subject"] == f"build:{first.build.id}"
+    await end_build(database, JobId(UUID(first.build.job_id)), outcome)
+
+    second = await admin.call("DeleteWorkspace", request)
+    await end_build(database, JobId(UUID(second.build.job_id)))
+
+    assert second.build.number == first.build.number + 1
+    assert second.workspace.prebuild.delete_mark_time == first.workspace.prebuild.delete_mark_time
+    assert await pooled(database, pool) == 0
+    assert len(await rows(database, schema.PoolEvent, kind=PoolEventKind.DELETED)) == 1
+
+
 async def test_a_queued_claim_build_can_be_cancelled_and_the_person_keeps_the_workspace(
     claims_service: ClaimsService, database: Database, pool: PoolKey
 ) -> None:
@@ -220,6 +297,32 @@ async def test_a_queued_claim_build_can_be_cancelled_and_the_person_keeps_the_wo
     assert got.claim.state == claim_pb2.CLAIM_STATE_FAILED
     assert starting.workspace.owner_name == "alice"
     assert starting.workspace.handover_generation == 1
+
+
+async def test_cancelling_a_build_asks_the_daemon_that_has_it(
+    claims_service: ClaimsService, provisioner: Provisioner, database: Database, pool: PoolKey
+) -> None:
+    await ready_prebuilds(database, pool)
+    alice = await claims_service.person()
+    created = await alice.create(preset="small")
+    tenant = Tenant(database, pool.organization_id, pool, SYSTEM_USER_ID, "prebuilds")
+    daemon = await provisioner.daemon(await tenant.make_key(host=HOST))
+    job = await daemon.acquire_some()
+    assert not (await daemon.update(job)).cancel_requested
+    request = pb.CancelBuildRequest(id=created.build.id)
+
+    canceling = await alice.call("CancelBuild", request)
+    again = await alice.call("CancelBuild", request)
+    answer = await daemon.update(job)
+    await daemon.fail(job, canceled=True)
+    got = await alice.call("GetClaim", claim_service_pb2.GetClaimRequest(id=created.claim.id))
+
+    assert canceling.build.status == again.build.status == workspace_pb2.BUILD_STATUS_CANCELING
+    assert answer.cancel_requested
+    assert got.claim.state == claim_pb2.CLAIM_STATE_FAILED
+    with refuses(Reason.JOB_FINISHED):
+        await alice.call("CancelBuild", request)
+    assert [deed.action for deed in await rows(database, schema.AuditEvent)] == ["claim", "cancel"]
 
 
 @pytest.mark.parametrize(

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 from datetime import timedelta
 from uuid import UUID
 
+import psycopg
 import pytest_asyncio
 from opentelemetry.metrics import NoOpMeter
 from sqlalchemy import select, text, update
@@ -31,6 +33,7 @@ from prebuilds.store.database import Database
 from prebuilds.store.pool.filling import PoolKey
 from tests.support.builders import claim_prebuild, make_organization, make_pool, make_user
 from tests.support.reconciling import Stage
+from tests.support.waiting import until_waiting
 
 
 @pytest_asyncio.fixture
@@ -198,6 +201,66 @@ async def test_one_pool_that_fails_stops_no_other(database: Database, organizati
     statistics = await reconciler(database).run_pass(EVERYTHING)
 
     assert (statistics.failed, statistics.created) == (1, 1)
+
+
+async def test_a_pool_whose_work_was_refused_for_something_that_passes_stays_dirty(
+    database: Database, organization: OrganizationId
+) -> None:
+    await make_pool(database, organization, instances=1)
+    hints = Hints()
+    passes = reconciler(database, hints)
+    async with database.transaction("test") as tx:
+        await tx.run(
+            b"CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS"
+            b" $$ BEGIN RAISE 'conflict' USING ERRCODE = '40001'; END $$"
+        )
+        await tx.run(b"CREATE TRIGGER refuse BEFORE INSERT ON workspaces FOR EACH ROW EXECUTE FUNCTION refuse()")
+    assert (await passes.run_pass(EVERYTHING)).failed == 1
+    async with database.transaction("test") as tx:
+        await tx.run(b"DROP TRIGGER refuse ON workspaces")
+
+    await hints.wakeups.wait(timedelta(seconds=10))
+
+    assert (await passes.run_pass(hints.take())).created == 1
+
+
+async def test_all_pool_rows_of_a_pool_are_locked_before_any_workspace(
+    database: Database, organization: OrganizationId, stage: Stage, database_url: str
+) -> None:
+    pool = await make_pool(database, organization, instances=2)
+    passes = reconciler(database)
+    await passes.run_pass(EVERYTHING)
+    _, built = await stage.jobs(str(pool.preset_id))
+    (running,) = await stage.finish([built])
+    await set_template(database, pool, deprecated="use the other one")
+    async with (
+        await psycopg.AsyncConnection.connect(database_url) as holder,
+        await psycopg.AsyncConnection.connect(database_url, autocommit=True) as observer,
+    ):
+        await holder.execute("SELECT FROM prebuilds WHERE workspace_id <> %s FOR UPDATE", [running])
+        reconciling = asyncio.create_task(passes.run_pass(EVERYTHING))
+        await until_waiting(observer)
+        await observer.execute("SELECT FROM workspaces WHERE id = %s FOR UPDATE NOWAIT", [running])
+        await holder.rollback()
+        done = await reconciling
+
+    assert (done.canceled, done.deleted) == (1, 1)
+
+
+async def test_a_delete_that_failed_is_not_repeated_by_every_pass(
+    database: Database, organization: OrganizationId, stage: Stage
+) -> None:
+    pool = await make_pool(database, organization, instances=1)
+    passes = reconciler(database)
+    await passes.run_pass(EVERYTHING)
+    await stage.make_eligible(str(pool.preset_id))
+    await set_template(database, pool, deprecated="gone")
+    assert (await passes.run_pass(EVERYTHING)).deleted == 1
+
+    await stage.finish(await stage.jobs(str(pool.preset_id), Transition.DELETE), BuildOutcome.FAILED)
+
+    assert (await passes.run_pass(EVERYTHING)).deleted == 0
+    assert await stage.states(str(pool.preset_id)) == ["failed"]
 
 
 async def test_a_fill_queues_jobs_and_tells_the_daemons(database: Database, organization: OrganizationId) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from prebuilds.claims.attempts import Attempt, Creation
-from prebuilds.claims.queries.workspaces import NewWorkspace, create_workspace, read_workspaces
+from prebuilds.claims.queries.workspaces import read_workspaces
 from prebuilds.domain.builds import BuildReason, Transition
 from prebuilds.domain.claims import MissReason
 from prebuilds.domain.ids import WorkspaceId
@@ -13,14 +13,17 @@ from prebuilds.store.jobs.queueing import BuildOrder, queue_builds
 from prebuilds.store.pool_events import PoolEvent, record_pool_events
 from prebuilds.store.requests import admit, set_answer
 from prebuilds.store.transactions import Transaction
+from prebuilds.store.workspaces.lifecycle import NewWorkspace, create_workspace
 
 
 async def build_cold(tx: Transaction, attempt: Attempt, miss: MissReason) -> Creation:
     """Make the workspace and queue its start build, with miss, audit and answer; the COMMIT travels with the last read.
 
-    The request has been admitted by this transaction. Raises Refusal NAME_TAKEN.
+    The request has been admitted by this transaction. Locks requests, workspaces, builds, jobs, agents, outbox. Raises
+    Refusal NAME_TAKEN.
     """
     plan = attempt.plan
+    is_new = await _admit_miss(tx, attempt)
     workspace_id = await create_workspace(
         tx,
         NewWorkspace(
@@ -37,7 +40,8 @@ async def build_cold(tx: Transaction, attempt: Attempt, miss: MissReason) -> Cre
         parameters=plan.values,
     )
     (queued,) = await queue_builds(tx, [order])
-    await record_miss(tx, attempt, miss, workspace_id)
+    if is_new:
+        await _record(tx, attempt, miss, workspace_id)
     await record_deed(
         tx,
         AuditEntry(
@@ -55,19 +59,25 @@ async def build_cold(tx: Transaction, attempt: Attempt, miss: MissReason) -> Cre
     return Creation(workspace, workspace.build, miss)
 
 
-async def record_miss(
-    tx: Transaction, attempt: Attempt, miss: MissReason, workspace_id: WorkspaceId | None = None
-) -> None:
-    """Remember a miss in the pool's history, once for each request id however often it is repeated."""
+async def record_miss(tx: Transaction, attempt: Attempt, miss: MissReason) -> None:
+    """Remember a miss that is refused, once for each request id however often it is repeated. Locks requests."""
+    if await _admit_miss(tx, attempt):
+        await _record(tx, attempt, miss, None)
+
+
+async def _admit_miss(tx: Transaction, attempt: Attempt) -> bool:
+    return await admit(tx, attempt.key.of(f"{attempt.key.method}/missed"), attempt.content, {})
+
+
+async def _record(tx: Transaction, attempt: Attempt, miss: MissReason, workspace_id: WorkspaceId | None) -> None:
     plan = attempt.plan
-    if await admit(tx, attempt.key.of(f"{attempt.key.method}/missed"), attempt.content, {}):
-        event = PoolEvent(
-            plan.organization_id,
-            plan.template.template_id,
-            plan.preset.name if plan.preset else "",
-            PoolEventKind.MISSED,
-            reason=miss.value,
-            workspace_id=workspace_id,
-            user_id=plan.owner.user_id,
-        )
-        await record_pool_events(tx, [event])
+    event = PoolEvent(
+        plan.organization_id,
+        plan.template.template_id,
+        plan.preset.name if plan.preset else "",
+        PoolEventKind.MISSED,
+        reason=miss.value,
+        workspace_id=workspace_id,
+        user_id=plan.owner.user_id,
+    )
+    await record_pool_events(tx, [event])

@@ -21,7 +21,6 @@ from prebuilds.claims.queries.offers import find_version
 from prebuilds.claims.queries.views import BuildView, WorkspaceView
 from prebuilds.claims.queries.workspaces import (
     BuildFilter,
-    begin_build,
     find_build,
     list_builds,
     pool_of,
@@ -34,6 +33,7 @@ from prebuilds.domain.pools import PoolEventKind
 from prebuilds.domain.refusals import Reason, Refusal
 from prebuilds.store.audit import Actor, AuditEntry, record_deed
 from prebuilds.store.database import Database
+from prebuilds.store.jobs.canceling import request_cancel
 from prebuilds.store.jobs.finishing import BuildResult, finish_build, lock_job
 from prebuilds.store.jobs.queueing import BuildOrder, queue_builds
 from prebuilds.store.pool.beginnings import begin_build_of_prebuild
@@ -41,6 +41,7 @@ from prebuilds.store.pool.filling import PoolKey, mark_deleting
 from prebuilds.store.pool.locks import LockedWorkspace, lock_prebuild_and_workspace
 from prebuilds.store.requests import RequestKey, admit, fingerprint, first_answer, set_answer
 from prebuilds.store.transactions import Transaction
+from prebuilds.store.workspaces.lifecycle import begin_build
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +107,7 @@ class Transitions:
             return await _answered(self._database, used.key, content)
 
     async def cancel(self, caller: Caller, build_id: BuildId) -> BuildView:
-        """Cancel a build that waits for a daemon.
+        """Cancel a build that waits for a daemon at once, and ask the daemon that has one to give it up.
 
         Raises Refusal NOT_FOUND, PERMISSION_DENIED, and JOB_FINISHED for one that has ended.
         """
@@ -145,10 +146,17 @@ async def _queue_for(
 ) -> BuildId:
     match change.transition:
         case Transition.START:
+            if pool is not None:
+                _require_unchanged(change)
             return await _start(tx, change, locked, initiator_id)
         case Transition.DELETE if pool is not None:
             marked = await mark_deleting(
-                tx, pool, [locked.workspace_id], kind=PoolEventKind.DELETED, reason="somebody asked for it"
+                tx,
+                pool,
+                [locked.workspace_id],
+                kind=PoolEventKind.DELETED,
+                reason="somebody asked for it",
+                initiator_id=initiator_id,
             )
             if not marked:
                 raise _unfinished()
@@ -158,6 +166,16 @@ async def _queue_for(
             return await _queue(tx, order)
         case _:
             assert_never(change.transition)
+
+
+def _require_unchanged(change: Change) -> None:
+    """Whoever claims a prebuild gets what its preset says, so a restart leaves version and values alone."""
+    if change.version is not None or change.parameters:
+        raise Refusal(
+            Reason.SYSTEM_OWNED,
+            "a prebuild is restarted as it is: version and parameters are those of its preset",
+            metadata={"subject": f"workspace:{change.workspace_id}"},
+        )
 
 
 async def _start(tx: Transaction, change: Change, locked: LockedWorkspace, initiator_id: UserId) -> BuildId:
@@ -214,15 +232,13 @@ async def _cancel(tx: Transaction, *, caller: Caller, build_id: BuildId) -> Buil
         raise Refusal(Reason.JOB_FINISHED, "the build has ended", metadata={"subject": f"build:{build_id}"})
     workspace, job = locked
     require_change(caller, replace(whose, owner_id=workspace.owner_id), Action.UPDATE)
-    if job.status is not JobStatus.PENDING:
-        raise Refusal(Reason.METHOD_NOT_BUILT, "cancelling a build that a daemon has is not built yet")
-    await finish_build(tx, workspace, job, BuildResult(BuildOutcome.CANCELED))
-    await record_deed(
-        tx,
-        AuditEntry(
-            Actor(caller.key, caller.person().name), "cancel", "build", build_id, workspace.name, whose.organization_id
-        ),
-    )
+    if job.status is JobStatus.PENDING:
+        await finish_build(tx, workspace, job, BuildResult(BuildOutcome.CANCELED))
+    elif job.status is JobStatus.RUNNING:
+        await request_cancel(tx, job)
+    if job.status is not JobStatus.CANCELING:
+        actor = Actor(caller.key, caller.person().name)
+        await record_deed(tx, AuditEntry(actor, "cancel", "build", build_id, workspace.name, whose.organization_id))
     (build,) = await list_builds(tx, BuildFilter(place.workspace_id, build_id))
     return build
 

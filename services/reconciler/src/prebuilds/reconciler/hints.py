@@ -15,6 +15,9 @@ from prebuilds.reconciler.queries.pools import Extent
 HELD_AGAIN_AFTER: Final = (timedelta(milliseconds=20), timedelta(milliseconds=200))
 """When a preset that another replica held is tried again: anywhere between these."""
 
+REFUSED_AGAIN_AFTER: Final = (timedelta(milliseconds=500), timedelta(seconds=2))
+"""When a preset whose work was refused for something that passes is tried again: anywhere between these."""
+
 
 class Hints:
     """Pools that are dirty; a hint that comes while its pool is worked on makes it dirty again."""
@@ -37,11 +40,18 @@ class Hints:
 
     def add_held(self, preset_id: PresetId) -> None:
         """Make a pool dirty that somebody else held, a little later."""
-        earliest, latest = (each.total_seconds() for each in HELD_AGAIN_AFTER)
-        pause = random.uniform(earliest, latest)  # noqa: S311 - jitter
-        asyncio.get_running_loop().call_later(pause, self.add, Extent(preset_ids=frozenset({preset_id})))
+        self._add_later(preset_id, HELD_AGAIN_AFTER)
+
+    def add_refused(self, preset_id: PresetId) -> None:
+        """Make a pool dirty whose work was refused for something that passes, later: it may take a moment."""
+        self._add_later(preset_id, REFUSED_AGAIN_AFTER)
 
     def take(self) -> Extent:
         """Take all that are dirty."""
         dirty, self._dirty = self._dirty, Extent()
         return dirty
+
+    def _add_later(self, preset_id: PresetId, between: tuple[timedelta, timedelta]) -> None:
+        earliest, latest = (each.total_seconds() for each in between)
+        pause = random.uniform(earliest, latest)  # noqa: S311 - jitter
+        asyncio.get_running_loop().call_later(pause, self.add, Extent(preset_ids=frozenset({preset_id})))

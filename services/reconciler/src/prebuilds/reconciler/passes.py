@@ -27,7 +27,7 @@ from opentelemetry.metrics import Meter
 
 from prebuilds.chassis.clock import Clock, SystemClock
 from prebuilds.domain.ids import PresetId, TemplateId
-from prebuilds.domain.refusals import Refusal
+from prebuilds.domain.refusals import Reason, Refusal
 from prebuilds.reconciler.execution import Done, execute
 from prebuilds.reconciler.hints import Hints
 from prebuilds.reconciler.queries.pools import (
@@ -51,6 +51,9 @@ from prebuilds.store.transactions import Transaction
 
 _NOTHING: Final = Counts()
 _NO_HISTORY: Final = History()
+
+_PASSING: Final = frozenset({Reason.DEPENDENCY_UNAVAILABLE, Reason.TRANSACTION_CONFLICT, Reason.DEADLINE_EXCEEDED})
+"""Refusals that say nothing of the pool: its work is still to be done, and the tick is far away."""
 
 _log = structlog.stdlib.get_logger(__name__)
 
@@ -168,6 +171,8 @@ class Reconciler:
                 done = await self._database.run("reconcile", lambda tx: self._reconcile(tx, preset_id))
             except Refusal as refusal:
                 _log.warning("pool was not reconciled", preset_id=preset_id, reason=refusal.reason, cause=str(refusal))
+                if refusal.reason in _PASSING:
+                    self._hints.add_refused(preset_id)
                 return _Outcome.FAILED
             except Exception:  # noqa: BLE001 - a loop's body: one pool's failure never stops the others
                 _log.exception("pool was not reconciled", preset_id=preset_id)

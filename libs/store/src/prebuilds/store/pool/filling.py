@@ -15,6 +15,7 @@ from prebuilds.domain.ids import (
     OrganizationId,
     PresetId,
     TemplateId,
+    UserId,
     VersionId,
     WorkspaceId,
 )
@@ -74,34 +75,50 @@ async def create_prebuilds(
 
 
 async def mark_deleting(
-    tx: Transaction, pool: PoolKey, workspace_ids: Sequence[WorkspaceId], *, kind: PoolEventKind, reason: str
+    tx: Transaction,
+    pool: PoolKey,
+    workspace_ids: Sequence[WorkspaceId],
+    *,
+    kind: PoolEventKind,
+    reason: str,
+    initiator_id: UserId = SYSTEM_USER_ID,
 ) -> Sequence[QueuedBuild]:
     """Set the delete mark of these prebuilds and queue their delete builds; from the commit on nobody claims them.
 
-    Locks pool rows, then workspaces, by id. Those claimed, marked or being built meanwhile are left alone
-    (behaviour section 5).
+    Locks pool rows, then workspaces, by id. Those claimed or being built meanwhile are left alone (behaviour section
+    5). One whose delete came to nothing keeps its mark and gets another delete build; history counts it once. What a
+    person asked for is that person's build.
     """
     unclaimed = await lock_prebuilds(tx, workspace_ids)
     if not unclaimed:
         return ()
     await lock_workspaces(tx, sorted(unclaimed))
     cursor = await tx.run(_queries["mark_deleting"], {"workspace_ids": sorted(unclaimed)})
-    marked = [WorkspaceId(row[0]) for row in await cursor.fetchall()]
-    await record_pool_events(tx, [_event(pool, kind, reason, workspace_id) for workspace_id in marked])
+    marked = {WorkspaceId(workspace_id): is_first for workspace_id, is_first in await cursor.fetchall()}
+    await record_pool_events(
+        tx, [_event(pool, kind, reason, workspace_id) for workspace_id, is_first in marked.items() if is_first]
+    )
+    why = BuildReason.PREBUILD if initiator_id == SYSTEM_USER_ID else BuildReason.USER
     return await queue_builds(
-        tx,
-        [BuildOrder(workspace_id, Transition.DELETE, BuildReason.PREBUILD, SYSTEM_USER_ID) for workspace_id in marked],
+        tx, [BuildOrder(workspace_id, Transition.DELETE, why, initiator_id) for workspace_id in marked]
     )
 
 
-async def cancel_pending(tx: Transaction, pool: PoolKey, *, reason: str) -> Sequence[WorkspaceId]:
-    """Cancel the first starts of an inactive preset that no daemon has taken, and remove their workspaces.
+async def find_pending(tx: Transaction, pool: PoolKey) -> Sequence[WorkspaceId]:
+    """Find, without locks, the prebuilds whose first start no daemon has taken."""
+    found = await tx.fetch_all(_queries["find_pending"], {"preset_id": pool.preset_id}, row=UUID)
+    return [WorkspaceId(each) for each in found]
+
+
+async def cancel_pending(
+    tx: Transaction, pool: PoolKey, workspace_ids: Sequence[WorkspaceId], *, reason: str
+) -> Sequence[WorkspaceId]:
+    """Cancel those of these first starts of an inactive preset that no daemon has taken, and remove their workspaces.
 
     Nothing was built, so no daemon is needed. Locks pool rows, workspaces, builds, jobs by id; a job that a daemon
     takes meanwhile goes on, and so does everything of a preset that became active meanwhile (behaviour section 5).
     """
-    found = await tx.fetch_all(_queries["find_pending"], {"preset_id": pool.preset_id}, row=UUID)
-    unclaimed = await lock_prebuilds(tx, [WorkspaceId(each) for each in found])
+    unclaimed = await lock_prebuilds(tx, workspace_ids)
     if not unclaimed:
         return ()
     await lock_workspaces(tx, sorted(unclaimed))
