@@ -119,3 +119,12 @@ async def database(database_url: str) -> AsyncIterator[Database]:
     """The test's database, opened as a program opens it; connections come as they are needed."""
     async with open_database(database_url, min_size=1, application_name="test") as opened:
         yield opened
+
+
+async def deadlocks(database_url: str) -> int:
+    """How many deadlocks this database has had, those of connections that are closed."""
+    async with await psycopg.AsyncConnection.connect(database_url, autocommit=True) as connection:
+        query = "SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()"
+        row = await (await connection.execute(query)).fetchone()
+    assert row is not None
+    return int(row[0])

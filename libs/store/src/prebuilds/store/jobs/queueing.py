@@ -82,6 +82,7 @@ async def queue_builds(tx: Transaction, orders: Sequence[BuildOrder]) -> Sequenc
             raise
         raise Refusal(Reason.BUILD_UNFINISHED, "the workspace has an unfinished build") from violation
     if starts := [order.workspace_id for order in orders if order.transition is Transition.START]:
+        await tx.run(_queries["lock_agents"], {"workspace_ids": starts})
         await tx.run(_queries["renew_agents"], {"workspace_ids": starts})
     if deletes := [order.workspace_id for order in orders if order.transition is Transition.DELETE]:
         await tx.run(_queries["revoke_agents"], {"workspace_ids": deletes})

@@ -1,4 +1,4 @@
--- Give each workspace the agents of its latest build's version; agents that were there get a new epoch and begin from nothing.
+-- Give each workspace the agents of its latest build's version; agents that were there, locked by the statement before, get a new epoch and begin from nothing.
 INSERT INTO agents AS a (organization_id, workspace_id, name)
 SELECT w.organization_id, w.id, wanted.name
 FROM workspaces AS w
