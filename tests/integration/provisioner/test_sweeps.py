@@ -7,9 +7,13 @@ from datetime import timedelta
 import grpc.aio
 import pytest
 
+from prebuilds.domain.ids import JobId
+from prebuilds.provisioner import sweeps
 from prebuilds.provisioner.rules.lost_jobs import Patience
 from prebuilds.provisioner.sweeps import Swept, sweep
 from prebuilds.store.database import Database
+from prebuilds.store.jobs import finishing
+from prebuilds.store.transactions import Transaction
 from tests.support.provisioning import (
     HOST,
     DaemonClient,
@@ -97,6 +101,22 @@ async def test_sweeps_of_several_replicas_act_once(tenant: Tenant, database: Dat
     done = await asyncio.gather(*(sweep(database, PATIENCE) for _ in range(4)))
 
     assert sum(each.failed for each in done) == 10
+
+
+async def test_a_job_that_cannot_be_swept_hides_no_other(
+    tenant: Tenant, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bad, *_ = await tenant.fill(5)
+    await age(database, b"created_at")
+
+    async def lock_job(tx: Transaction, job_id: JobId) -> object:
+        if job_id == bad.job_id:
+            raise RuntimeError("cannot be read")
+        return await finishing.lock_job(tx, job_id)
+
+    monkeypatch.setattr(sweeps, "lock_job", lock_job)
+
+    assert await sweep(database, PATIENCE) == Swept(failed=4, broken=1)
 
 
 async def test_the_service_sweeps_by_itself(database_url: str, nats_url: str, tenant: Tenant) -> None:

@@ -2,7 +2,8 @@
 
 Any number of replicas sweep. A sweep finds candidates without locks, then takes each in a transaction of its own: it
 locks, looks again, decides by the pure rule, and acts. Two sweeps at one job: the second finds it changed and leaves it
-alone. A crash between two jobs leaves the rest to the next sweep.
+alone. A crash between two jobs leaves the rest to the next sweep; one job that cannot be ended is logged and counted,
+and does not keep the others from it.
 """
 
 from __future__ import annotations
@@ -42,6 +43,8 @@ class Swept:
     put_back: int = 0
     failed: int = 0
     canceled: int = 0
+    broken: int = 0
+    """Jobs that could not be dealt with; the next sweep finds them again."""
 
     def __bool__(self) -> bool:
         """Whether anything was done."""
@@ -54,12 +57,22 @@ async def sweep(database: Database, patience: Patience) -> Swept:
         candidates = await lost_jobs(
             tx, cancel_grace=patience.cancel_grace, longest_wait=patience.longest_wait, limit=MOST_AT_ONCE
         )
-    verdicts = [await database.run("sweep job", _Sweep(job_id, patience)) for job_id in candidates]
+    verdicts = [await _sweep_one(database, job_id, patience) for job_id in candidates]
     return Swept(
         put_back=sum(isinstance(verdict, PutBack) for verdict in verdicts),
         failed=sum(isinstance(verdict, GiveUp) for verdict in verdicts),
         canceled=sum(isinstance(verdict, EndCanceled) for verdict in verdicts),
+        broken=verdicts.count(None),
     )
+
+
+async def _sweep_one(database: Database, job_id: JobId, patience: Patience) -> Verdict | None:
+    """Deal with one job; None where that failed."""
+    try:
+        return await database.run("sweep job", _Sweep(job_id, patience))
+    except Exception:  # noqa: BLE001 - a loop's body: one job's failure never stops the others
+        _log.exception("job was not swept", job=str(job_id))
+        return None
 
 
 @dataclass(frozen=True, slots=True)
