@@ -106,6 +106,12 @@ class ScriptedBackend:
             raise
         return Result(agent_names=["main"], host_id=self.host_id)
 
+    async def resume(self) -> int:
+        return 0
+
+    async def suspend(self) -> int:
+        return 0
+
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:

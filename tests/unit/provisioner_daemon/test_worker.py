@@ -59,6 +59,12 @@ class HeldBackend:
             self.running -= 1
         return Result()
 
+    async def resume(self) -> int:
+        return 0
+
+    async def suspend(self) -> int:
+        return 0
+
 
 @asynccontextmanager
 async def working(queue: Queue, backend: HeldBackend, slots: int) -> AsyncGenerator[tuple[Worker, asyncio.Task[None]]]:
