@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 
 
 def main() -> None:
@@ -10,8 +11,10 @@ def main() -> None:
     # The stack both calls and starts programs; gRPC would say at each start that it leaves the child alone. It reads
     # this when it is imported.
     os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "false")
-    from prebuilds.embedded.commands import run_command  # noqa: PLC0415 - after the line above
-
+    try:
+        from prebuilds.embedded.commands import run_command  # noqa: PLC0415 - after the line above
+    except KeyboardInterrupt:
+        sys.exit(130)
     run_command()
 
 

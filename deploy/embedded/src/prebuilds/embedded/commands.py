@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import shlex
 import shutil
 import signal
 import sys
@@ -24,6 +25,8 @@ from prebuilds.embedded.steps import Steps
 from prebuilds.embedded.tour import ADMIN, DEVELOPER, TourError, take_tour
 from prebuilds.sdk.errors import PrebuildsError
 
+_INTERRUPTED: Final = 130
+_SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)
 _TEMPLATE: Final = Path("examples/templates/python-dev")
 _EXPECTED: Final = (TourError, ProgramError, StateError, PostgresError, NatsError, PrebuildsError, TimeoutError)
 
@@ -37,29 +40,34 @@ def run_command(argv: Sequence[str] | None = None) -> None:
     except _EXPECTED as error:
         sys.stderr.write(f"error: {str(error) or type(error).__name__}\n")
         sys.exit(1)
+    except KeyboardInterrupt:
+        sys.exit(_INTERRUPTED)
 
 
 async def _run(state_path: Path | None, template: Path) -> None:
-    """Bring it up, take the tour, stay until Ctrl-C."""
+    """Bring it up, take the tour, stay until Ctrl-C; a second Ctrl-C ends it on the spot."""
     console = Console(highlight=False, soft_wrap=True)
     state = StateFolder((state_path or default_state_folder(Path.cwd())).resolve())
-    stop = _stop_on_signal()
-    steps = Steps(console)
     console.print(f"state in {state.path}")
-    async with open_stack(state, steps) as stack:
-        tour = asyncio.create_task(take_tour(stack, steps, template))
-        stopping = asyncio.create_task(stop.wait())
-        await asyncio.wait({tour, stopping}, return_when=asyncio.FIRST_COMPLETED)
-        if tour.done():
-            tour.result()
-            _tell(console, stack, steps)
-            await stopping
-        else:
-            tour.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await tour
-        console.print("stopping")
+    stop = _stop_on_signal()
+    staying = asyncio.create_task(_stay(console, state, template))
+    stopping = asyncio.create_task(stop.wait())
+    await asyncio.wait({staying, stopping}, return_when=asyncio.FIRST_COMPLETED)
+    if staying.done():
+        staying.result()
+    console.print("stopping")
+    staying.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await staying
     console.print("stopped; `make run` finds everything again")
+
+
+async def _stay(console: Console, state: StateFolder, template: Path) -> None:
+    steps = Steps(console)
+    async with open_stack(state, steps) as stack:
+        await take_tour(stack, steps, template)
+        _tell(console, stack, steps)
+        await asyncio.Event().wait()
 
 
 async def _smoke(template: Path) -> None:
@@ -83,14 +91,15 @@ def _tell(console: Console, stack: Stack, steps: Steps) -> None:
     for name, address in stack.grpc.items():
         console.print(f"  {name:<16} {address:<24} metrics http://{stack.metrics[name]}/metrics")
     here = stack.state.path == (Path.cwd() / ".prebuilds").resolve()
-    client_file = "" if here else f"PREBUILDS_CLIENT_FILE={stack.state.client_file} "
     token_file = stack.keys.token_file(DEVELOPER)
     shown_token_file = token_file.relative_to(Path.cwd()) if here else token_file
-    console.print(f"\nIn another terminal, as {ADMIN}:\n")
-    console.print(f"  {client_file}.venv/bin/prebuilds pools list --watch")
-    console.print(f"  {client_file}.venv/bin/prebuilds workspaces list")
-    console.print(f"\nas {DEVELOPER}:\n")
-    console.print(f"  export {client_file}PREBUILDS_TOKEN_FILE={shown_token_file}")
+    console.print("\nIn another terminal:\n")
+    if not here:
+        console.print(f"  export PREBUILDS_CLIENT_FILE={shlex.quote(str(stack.state.client_file))}")
+    console.print("  .venv/bin/prebuilds pools list --watch")
+    console.print("  .venv/bin/prebuilds workspaces list")
+    console.print(f"\nas {DEVELOPER}, and no longer as {ADMIN}:\n")
+    console.print(f"  export PREBUILDS_TOKEN_FILE={shlex.quote(str(shown_token_file))}")
     console.print("  .venv/bin/prebuilds workspaces create python-dev --watch")
     console.print(f"\nA token for other clients, {DEVELOPER}'s:\n\n  {token_file.read_text()}\n")
 
@@ -110,8 +119,15 @@ def _show_logs(folder: Path) -> None:
 
 def _stop_on_signal() -> asyncio.Event:
     stop = asyncio.Event()
-    for each in (signal.SIGINT, signal.SIGTERM):
-        asyncio.get_running_loop().add_signal_handler(each, stop.set)
+    loop = asyncio.get_running_loop()
+
+    def stop_once() -> None:
+        stop.set()
+        for each in _SIGNALS:
+            loop.remove_signal_handler(each)
+
+    for each in _SIGNALS:
+        loop.add_signal_handler(each, stop_once)
     return stop
 
 

@@ -15,7 +15,7 @@ from prebuilds.domain.principals import Role
 from prebuilds.sdk.keys import SigningKey, read_or_create_key
 from prebuilds.sdk.tokens import issue_token
 
-ISSUER: Final = "prebuilds-embedded"
+ISSUER: Final = "prebuilds"
 AUDIENCE: Final = "prebuilds"
 ORGANIZATION: Final = "default"
 _LIFETIME: Final = timedelta(days=30)

@@ -104,7 +104,14 @@ class EmbeddedPostgres:
         if user is not None:
             os.chown(self.socket_dir, user.pw_uid, user.pw_gid)
             _require_reachable(self.socket_dir, user)
-        settings = {"listen_addresses": "", "unix_socket_directories": str(self.socket_dir), **self.settings}
+        self.socket_dir.chmod(0o700)
+        settings = {
+            "listen_addresses": "",
+            "unix_socket_directories": str(self.socket_dir),
+            # Whoever reaches the socket is let in: nobody but ourselves reaches it.
+            "unix_socket_permissions": "0700",
+            **self.settings,
+        }
         command = [str(self._binaries(user) / "postgres"), "-D", str(self.data_dir)]
         for name, value in settings.items():
             command += ["-c", f"{name}={value}"]

@@ -11,7 +11,7 @@ import contextlib
 import json
 import signal
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -21,7 +21,6 @@ from prebuilds.embedded.children import die_with_parent
 
 _POLL: Final = 0.02  # seconds
 _READY_WITHIN: Final = timedelta(seconds=30)
-_STOP_WITHIN: Final = timedelta(seconds=15)
 _FIRST_PAUSE: Final = 0.2  # seconds before a fallen program is started again; doubles up to the longest
 _LONGEST_PAUSE: Final = 5.0
 _STEADY: Final = 30.0  # seconds of running after which a fall counts as the first again
@@ -40,14 +39,17 @@ class Program:
     environment: Mapping[str, str]
     log_file: Path
     addresses_file: Path
+    stop_within: timedelta = timedelta(seconds=15)
+    """How long it may take to end in good order."""
 
 
 class Supervisor:
     """Keeps one program running from `start` to `stop`."""
 
-    def __init__(self, program: Program) -> None:
-        """Nothing runs yet."""
+    def __init__(self, program: Program, tell: Callable[[str], None]) -> None:
+        """Nothing runs yet. `tell` tells people that it fell and starts again."""
         self._program = program
+        self._tell = tell
         self._process: asyncio.subprocess.Process | None = None
         self._watcher: asyncio.Task[None] | None = None
         self.restarts = 0
@@ -77,7 +79,7 @@ class Supervisor:
         return addresses
 
     async def stop(self) -> None:
-        """Ask it to drain and wait; kill it when it takes longer than 15 s."""
+        """Ask it to drain and wait; kill it when it takes longer than it may."""
         if self._watcher is not None:
             self._watcher.cancel()
             with contextlib.suppress(asyncio.CancelledError):
@@ -114,26 +116,21 @@ class Supervisor:
             code = await process.wait()
             if time.monotonic() - began >= _STEADY:
                 pause = _FIRST_PAUSE
-            self._note(f"ended with {code}, starts again in {pause:g} s")
+            self._tell(f"{self.name} ended with {code}, starts again in {pause:g} s")
             await asyncio.sleep(pause)
             pause = min(2 * pause, _LONGEST_PAUSE)
             self.restarts += 1
             try:
                 process = await self._launch()
             except OSError as error:
-                self._note(f"cannot be started: {error.strerror}")
-
-    def _note(self, text: str) -> None:
-        """Say it where who looks for the reason will look: in the program's own log."""
-        with self._program.log_file.open("a") as log:
-            log.write(f"supervisor: {self.name} {text}\n")
+                self._tell(f"{self.name} cannot be started: {error.strerror}")
 
     async def _end(self, process: asyncio.subprocess.Process) -> None:
         if process.returncode is not None:
             return
         process.terminate()
         try:
-            async with asyncio.timeout(_STOP_WITHIN.total_seconds()):
+            async with asyncio.timeout(self._program.stop_within.total_seconds()):
                 await process.wait()
         except TimeoutError:
             process.kill()

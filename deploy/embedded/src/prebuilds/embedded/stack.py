@@ -8,16 +8,18 @@ reconciler can make, and is therefore started by `start_daemon`.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import sys
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Final
 
 from prebuilds.embedded.keys import Keys, write_secret
-from prebuilds.embedded.nats import EmbeddedNats
-from prebuilds.embedded.postgres import EmbeddedPostgres
+from prebuilds.embedded.nats import EmbeddedNats, NatsError
+from prebuilds.embedded.postgres import EmbeddedPostgres, PostgresError
 from prebuilds.embedded.programs import Program, Supervisor
 from prebuilds.embedded.state import StateFolder
 from prebuilds.embedded.steps import Steps
@@ -27,6 +29,8 @@ HOST_TAG: Final = "local"
 SERVICES: Final = ("reconciler", "claims", "agent-gateway", "provisioner")
 DAEMON: Final = "provisioner-daemon"
 
+_SUSPENDED_WITHIN: Final = timedelta(minutes=1)
+_LOOK_EVERY: Final = 1.0  # seconds
 _INHERITED: Final = ("PATH", "HOME", "LANG", "LC_ALL", "TZ", "TMPDIR")
 
 
@@ -45,6 +49,7 @@ class Stack:
     postgres: EmbeddedPostgres
     nats: EmbeddedNats
     _opened: AsyncExitStack
+    _tell: Callable[[str], None]
 
     async def start_daemon(self) -> None:
         """Start the provisioner daemon, whose key is there by now."""
@@ -54,15 +59,25 @@ class Stack:
             "PREBUILDS_STATE_ROOT": str(self.state.workspaces),
             "PREBUILDS_HOST_ID": HOST_TAG,
             "PREBUILDS_SUSPEND_AT_EXIT": "true",
+            "PREBUILDS_DRAIN_GRACE": "5s",
+            "PREBUILDS_AGENT_STOP_GRACE": "3s",
         }
-        supervisor = self.supervisors[DAEMON] = Supervisor(_program(self.state, DAEMON, environment))
+        program = _program(self.state, DAEMON, environment, stop_within=_SUSPENDED_WITHIN)
+        supervisor = self.supervisors[DAEMON] = Supervisor(program, self._tell)
         self._opened.push_async_callback(supervisor.stop)
         await supervisor.start()
 
 
 @asynccontextmanager
 async def open_stack(state: StateFolder, steps: Steps) -> AsyncGenerator[Stack]:
-    """Bring everything up but the daemon, and down again at the end of the block, in the opposite order."""
+    """Bring everything up but the daemon, and down again at the end of the block, in the opposite order.
+
+    What falls in between is started again, and people are told.
+    """
+
+    def tell(text: str) -> None:
+        steps.console.print(f"[yellow]![/] {text}")
+
     async with AsyncExitStack() as opened:
         with steps.step("Postgres and NATS"):
             state.prepare()
@@ -81,11 +96,13 @@ async def open_stack(state: StateFolder, steps: Steps) -> AsyncGenerator[Stack]:
             nats.start()
             postgres.start()
             postgres.create_database(DATABASE)
+            keeping = asyncio.create_task(_keep_running({"postgres": postgres, "nats": nats}, tell))
+            opened.push_async_callback(_cancelled, keeping)
         with steps.step("the four services") as step:
             write_secret(state.keys / "nats.url", nats.url)
             ports = state.ports([*SERVICES, *(f"{name} metrics" for name in SERVICES)])
             supervisors = {
-                name: Supervisor(_program(state, name, _service_environment(name, state, keys, postgres, ports)))
+                name: Supervisor(_program(state, name, _service_environment(name, state, keys, postgres, ports)), tell)
                 for name in SERVICES
             }
             opened.push_async_callback(_stop_all, list(supervisors.values()))
@@ -101,7 +118,27 @@ async def open_stack(state: StateFolder, steps: Steps) -> AsyncGenerator[Stack]:
             postgres=postgres,
             nats=nats,
             _opened=opened,
+            _tell=tell,
         )
+
+
+async def _keep_running(servers: Mapping[str, EmbeddedPostgres | EmbeddedNats], tell: Callable[[str], None]) -> None:
+    """Start a server again that has ended; here and not in a thread, for it dies with the thread that starts it."""
+    while True:
+        await asyncio.sleep(_LOOK_EVERY)
+        for name, server in servers.items():
+            if server.pid is None:
+                tell(f"{name} ended, starts again")
+                try:
+                    server.start()
+                except (PostgresError, NatsError) as error:
+                    tell(str(error))
+
+
+async def _cancelled(task: asyncio.Task[None]) -> None:
+    task.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await task
 
 
 async def _stop_all(supervisors: Sequence[Supervisor]) -> None:
@@ -126,7 +163,9 @@ def _service_environment(
     return environment
 
 
-def _program(state: StateFolder, name: str, environment: Mapping[str, str]) -> Program:
+def _program(
+    state: StateFolder, name: str, environment: Mapping[str, str], *, stop_within: timedelta = timedelta(seconds=15)
+) -> Program:
     inherited = {
         variable: value
         for variable, value in os.environ.items()
@@ -139,4 +178,5 @@ def _program(state: StateFolder, name: str, environment: Mapping[str, str]) -> P
         environment={**inherited, "PREBUILDS_ADDRESSES_FILE": str(addresses_file), **environment},
         log_file=state.logs / f"{name}.log",
         addresses_file=addresses_file,
+        stop_within=stop_within,
     )

@@ -82,16 +82,23 @@ def start(folder: Path, terms: AgentTerms, *, environment: Mapping[str, str], di
         raise StartError(done.stderr.decode(errors="replace").strip() or "the agent's supervisor ended at once")
 
 
-def stop(folder: Path, terms: AgentTerms) -> None:
-    """Stop an agent with its supervisor; nothing where none lives. Raises TimeoutError where it cannot be killed."""
-    if not is_supervised(folder):
-        return
+def ask_to_stop(folder: Path) -> None:
+    """Tell an agent's supervisor to stop it, and don't wait."""
     process = supervisor_of(folder)
     if process is not None:
         with contextlib.suppress(psutil.NoSuchProcess):
             process.terminate()
-        if _gone_within(folder, terms.stop_grace.total_seconds() + _KILLED_WITHIN):
-            return
+
+
+def stop(folder: Path, terms: AgentTerms) -> None:
+    """Stop an agent with its supervisor; nothing where none lives. Raises TimeoutError where it cannot be killed."""
+    if not is_supervised(folder):
+        return
+    ask_to_stop(folder)
+    if _gone_within(folder, terms.stop_grace.total_seconds() + _KILLED_WITHIN):
+        return
+    process = supervisor_of(folder)
+    if process is not None:
         with contextlib.suppress(psutil.NoSuchProcess):
             process.kill()
     if not _gone_within(folder, _KILLED_WITHIN):

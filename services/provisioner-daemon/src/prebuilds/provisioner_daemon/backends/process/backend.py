@@ -104,6 +104,9 @@ class ProcessBackend:
             for path in self._root.workspace(workspace_id).agent_folders()
             if agents.is_supervised(path)
         ]
+        # All at once, so that many slow ones take no longer than one.
+        for path in running:
+            agents.ask_to_stop(path)
         await asyncio.gather(*(_to_its_end(lambda path=path: agents.stop(path, self._terms)) for path in running))
         return len(running)
 
