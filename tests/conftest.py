@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import os
+
+# gRPC's handlers around a fork kill children of a process that has calls open, one in five; it reads this at import.
+os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "false")
+
 pytest_plugins: list[str] = [
     "tests.support.claims",
     "tests.support.gateway",
