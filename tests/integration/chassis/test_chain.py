@@ -23,7 +23,7 @@ from prebuilds.chassis.identity.credentials import ServiceCredentials
 from prebuilds.chassis.policy import Action, Resource, people
 from prebuilds.chassis.status import reason_of
 from prebuilds.domain.principals import Role, ServiceName
-from prebuilds.domain.refusals import CODES, Reason, Refusal
+from prebuilds.domain.refusals import CODES, Reason, Refusal, Violation
 from tests.support.identity import Identity
 from tests.support.tiny_service import NAME, OPEN, Stage, Tiny, TinyClient, open_stage, status_of
 
@@ -90,6 +90,24 @@ async def test_a_refusal_arrives_from_every_kind_of_call(stage: Stage, call: Cal
     stage.tiny.fails = Refusal.not_found("workspace", "w")
     code, reason, _ = await refused(call(stage.client))
     assert (code, reason) == (grpc.StatusCode.NOT_FOUND, "NOT_FOUND")
+
+
+HUGE = {
+    "300 wrong fields": Refusal.invalid(
+        *(Violation(f"presets[{n}].parameters.size", "is no option") for n in range(300))
+    ),
+    "a long field": Refusal.invalid(Violation(f"parameters['{'x' * 5000}']", "is not known")),
+    "a long name": Refusal.not_found("organization", "x" * 10_000),
+    "a long name that is not ASCII": Refusal.not_found("organization", "\N{GRINNING FACE}" * 10_000),
+    "a long message": Refusal(Reason.BUILD_FAILED, "%\n" * 10_000, metadata={"log": "x" * 10_000}),
+}
+
+
+@pytest.mark.parametrize("refusal", HUGE.values(), ids=HUGE)
+async def test_a_refusal_of_any_size_arrives_at_a_client_with_default_limits(stage: Stage, refusal: Refusal) -> None:
+    stage.tiny.fails = refusal
+    code, reason, _ = await refused(stage.client.unary("x"))
+    assert (code.name, reason) == (refusal.code.value, refusal.reason.value)
 
 
 # Without `chat`: grpc.aio's client sometimes says INTERNAL itself when a call ends while it is still being written.

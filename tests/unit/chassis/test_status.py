@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from urllib.parse import quote
 
 import grpc
 import pytest
@@ -12,8 +13,11 @@ from google.rpc import (  # pyright: ignore[reportMissingTypeStubs] - beside a p
     status_pb2,
 )
 
-from prebuilds.chassis.status import reason_of, to_status
+from prebuilds.chassis.status import MAX_MESSAGE, MAX_STATUS, reason_of, to_status
 from prebuilds.domain.refusals import Code, MissingResource, Reason, Refusal, Violation
+
+AS_IT_IS = "".join(map(chr, range(0x20, 0x7F))).replace("%", "")
+"""What gRPC does not encode in a message."""
 
 
 def details(status: status_pb2.Status, kind: type[Message]) -> list[Message]:
@@ -82,3 +86,49 @@ def test_details_that_do_not_apply_are_left_out() -> None:
     assert not details(status, error_details_pb2.BadRequest)
     assert not details(status, error_details_pb2.RetryInfo)
     assert not details(status, error_details_pb2.PreconditionFailure)
+
+
+def huge(letter: str) -> list[Refusal]:
+    long = letter * 10_000
+    fields = tuple(Violation(f"{long}[{number}]", long) for number in range(300))
+    return [
+        Refusal.not_found("organization", long),
+        Refusal.invalid(*fields),
+        Refusal.invalid(*(Violation(f"presets[{number}].name", "is taken") for number in range(300))),
+        Refusal(
+            Reason.BUILD_FAILED,
+            long,
+            violations=fields,
+            resource=MissingResource(long, long),
+            retry_after=timedelta(seconds=1),
+            metadata={"subject": long, **{f"key{number}": long for number in range(100)}},
+        ),
+    ]
+
+
+@pytest.mark.parametrize("letter", ["x", "%", "é", "\N{GRINNING FACE}"])
+@pytest.mark.parametrize("which", range(4))
+def test_a_status_is_never_larger_than_what_any_client_takes(letter: str, which: int) -> None:
+    refusal = huge(letter)[which]
+    status = to_status(refusal)
+    assert reason_of(status) == refusal.reason.value
+    assert len(quote(status.message, safe=AS_IT_IS)) <= MAX_MESSAGE
+    assert status.ByteSize() <= MAX_STATUS
+
+
+def test_wrong_fields_beyond_the_room_there_is_are_counted() -> None:
+    status = to_status(huge("x")[2])
+    (bad,) = details(status, error_details_pb2.BadRequest)
+    assert isinstance(bad, error_details_pb2.BadRequest)
+    *shown, last = bad.field_violations
+    assert len(shown) > 50
+    assert [wrong.field for wrong in shown] == [f"presets[{number}].name" for number in range(len(shown))]
+    assert (last.field, last.description) == ("", f"and {300 - len(shown)} more")
+
+
+def test_a_long_name_is_cut_in_its_middle() -> None:
+    (info,) = details(to_status(Refusal.not_found("organization", "x" * 10_000)), error_details_pb2.ResourceInfo)
+    assert isinstance(info, error_details_pb2.ResourceInfo)
+    assert info.resource_name == "x" * 48 + "..." + "x" * 48
+    assert info.description.startswith("organization 'xxx")
+    assert info.description.endswith("xxx' not found")
