@@ -128,12 +128,6 @@ class Transaction:
         """Run a statement and give its cursor, rows as tuples; `rowcount` says how many it changed."""
         return await self._run(query, params, tuple_row, last=last)
 
-    async def run_many(self, query: QueryNoTemplate, params: Sequence[Params]) -> None:
-        """Run a statement once for each of these, in one round trip; a set-based statement is better still."""
-        await self._begin()
-        async with self._connection.cursor() as cursor:
-            await cursor.executemany(query, params)
-
     async def fetch_all(
         self, query: QueryNoTemplate, params: Params | None = None, *, row: type[T], last: bool = False
     ) -> list[T]:
