@@ -9,8 +9,10 @@ from prebuilds.chassis.policy import Action, Resource
 from prebuilds.domain.ids import OrganizationId
 from prebuilds.domain.principals import Person
 from prebuilds.domain.refusals import Reason, Refusal
-from prebuilds.reconciler.queries.people import OrganizationRow, find_organizations
-from prebuilds.reconciler.queries.templates import TemplateRow, VersionRow, find_templates, find_versions
+from prebuilds.reconciler.queries.people import find_organizations
+from prebuilds.reconciler.queries.templates import find_templates
+from prebuilds.reconciler.queries.versions import find_versions
+from prebuilds.reconciler.queries.views import OrganizationRow, TemplateRow, VersionRow
 from prebuilds.store.audit import Actor
 from prebuilds.store.transactions import Transaction
 

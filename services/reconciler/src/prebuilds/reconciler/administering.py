@@ -7,10 +7,6 @@ from dataclasses import dataclass
 from typing import Final
 from uuid import NAMESPACE_URL, UUID, uuid4, uuid5
 
-from psycopg.errors import UniqueViolation
-from sqlalchemy import insert
-from sqlalchemy.dialects.postgresql import insert as upsert
-
 from prebuilds.chassis.caller import Caller
 from prebuilds.chassis.policy import Action, Resource
 from prebuilds.domain.ids import OrganizationId, UserId
@@ -18,23 +14,20 @@ from prebuilds.domain.principals import Role
 from prebuilds.domain.refusals import Reason, Refusal, Violation
 from prebuilds.reconciler.access import actor_of, organization_for
 from prebuilds.reconciler.queries.people import (
-    MemberRow,
-    OrganizationRow,
     find_members,
     find_organizations,
     find_users,
+    insert_member,
+    insert_organization,
 )
+from prebuilds.reconciler.queries.views import MemberRow, OrganizationRow
 from prebuilds.store.audit import AuditEntry, record_deed
 from prebuilds.store.database import Database
-from prebuilds.store.faults import constraint_of
 from prebuilds.store.requests import RequestKey, admit, fingerprint, first_answer
-from prebuilds.store.schema import Organization, OrganizationMember
 from prebuilds.store.transactions import Transaction
 
 CREATE_ORGANIZATION: Final = "AdminService.CreateOrganization"
 CREATE_MEMBER: Final = "AdminService.CreateMember"
-_NAME_TAKEN: Final = "uq_organizations_name_live"
-_MEMBER_EXISTS: Final = "pk_organization_members"
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,30 +64,15 @@ async def create_organization(database: Database, caller: Caller, order: Organiz
 
     async def work(tx: Transaction) -> OrganizationRow:
         organization_id = OrganizationId(id_of_request(caller, CREATE_ORGANIZATION, "", order.request_id))
-        columns = {"name": order.name, "display_name": order.display_name}
-        statement = (
-            upsert(Organization)
-            .values(id=organization_id, **columns)
-            .on_conflict_do_nothing(index_elements=[Organization.id])
-            .returning(Organization.id)
-        )
-        try:
-            made = await tx.scalar(statement)
-        except UniqueViolation as violation:
-            if constraint_of(violation) != _NAME_TAKEN:
-                raise
-            raise Refusal(Reason.NAME_TAKEN, f"there is an organisation named {order.name!r}") from violation
+        made = await insert_organization(tx, organization_id, order.name, order.display_name)
         request = RequestKey(organization_id, caller.key, CREATE_ORGANIZATION, order.request_id)
-        content = fingerprint(columns)
-        if made is None:
+        content = fingerprint({"name": order.name, "display_name": order.display_name})
+        if not made:
             if await first_answer(tx, request, content) is None:
                 raise Refusal(Reason.REQUEST_ID_REUSED, "this request id made another organisation long ago")
         else:
             await admit(tx, request, content, {})
-            member = insert(OrganizationMember).values(
-                organization_id=organization_id, user_id=caller.person().user_id, roles=[Role.OWNER.value]
-            )
-            await tx.execute(member)
+            await insert_member(tx, organization_id, caller.person().user_id, [Role.OWNER])
             entry = AuditEntry(
                 actor_of(caller), "organization.create", "organization", organization_id, order.name, organization_id
             )
@@ -118,16 +96,8 @@ async def create_member(database: Database, caller: Caller, order: MemberOrder) 
         if not await admit(tx, request, content, {}):
             await first_answer(tx, request, content)
             return await _member(tx, organization.id, user_id)
-        try:
-            await tx.execute(
-                insert(OrganizationMember).values(
-                    organization_id=organization.id, user_id=user_id, roles=[role.value for role in order.roles]
-                )
-            )
-        except UniqueViolation as violation:
-            if constraint_of(violation) != _MEMBER_EXISTS:
-                raise
-            raise Refusal(Reason.ALREADY_EXISTS, f"{order.user!r} is a member already") from violation
+        if not await insert_member(tx, organization.id, user_id, order.roles):
+            raise Refusal(Reason.ALREADY_EXISTS, f"{order.user!r} is a member already")
         member = await _member(tx, organization.id, user_id)
         details = {"roles": ", ".join(order.roles)}
         await record_deed(

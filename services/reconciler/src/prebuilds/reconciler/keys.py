@@ -7,10 +7,6 @@ from dataclasses import dataclass
 from typing import Final
 from uuid import UUID
 
-from psycopg.errors import UniqueViolation
-from sqlalchemy import func, update
-from sqlalchemy.dialects.postgresql import insert as upsert
-
 from prebuilds.chassis.caller import Caller
 from prebuilds.chassis.identity.daemon_keys import make_daemon_key
 from prebuilds.chassis.policy import Action, Resource
@@ -19,15 +15,13 @@ from prebuilds.domain.principals import Person
 from prebuilds.domain.refusals import Reason, Refusal, Violation
 from prebuilds.reconciler.access import actor_of, check_access, organization_for
 from prebuilds.reconciler.administering import id_of_request
-from prebuilds.reconciler.queries.people import KeyRow, find_keys
+from prebuilds.reconciler.queries.keys import find_keys, insert_key, mark_revoked
+from prebuilds.reconciler.queries.views import KeyRow
 from prebuilds.store.audit import AuditEntry, record_deed
 from prebuilds.store.database import Database
-from prebuilds.store.faults import constraint_of
-from prebuilds.store.schema import ProvisionerKey
 from prebuilds.store.transactions import Transaction
 
 CREATE_KEY: Final = "AdminService.CreateProvisionerKey"
-_NAME_TAKEN: Final = "uq_provisioner_keys_organization_id_name"
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,26 +51,16 @@ async def create_key(database: Database, caller: Caller, order: KeyOrder) -> Cre
         organization_id = await scope_of_keys(tx, caller, order.organization, Action.CREATE)
         key_id = ProvisionerKeyId(id_of_request(caller, CREATE_KEY, str(organization_id), order.request_id))
         new = make_daemon_key(key_id)
-        statement = (
-            upsert(ProvisionerKey)
-            .values(
-                id=key_id,
-                organization_id=organization_id,
-                name=order.name,
-                tags=dict(order.tags),
-                secret_sha256=new.secret_sha256,
-            )
-            .on_conflict_do_nothing(index_elements=[ProvisionerKey.id])
-            .returning(ProvisionerKey.id)
+        made = await insert_key(
+            tx,
+            key_id,
+            organization_id=organization_id,
+            name=order.name,
+            tags=order.tags,
+            secret_sha256=new.secret_sha256,
         )
-        try:
-            made = await tx.scalar(statement)
-        except UniqueViolation as violation:
-            if constraint_of(violation) != _NAME_TAKEN:
-                raise
-            raise Refusal(Reason.NAME_TAKEN, f"there is a key named {order.name!r}") from violation
         key = (await find_keys(tx, id_=key_id))[0]
-        if made is None:
+        if not made:
             if (key.name, dict(key.tags)) != (order.name, dict(order.tags)):
                 raise Refusal(Reason.REQUEST_ID_REUSED, f"request id {order.request_id!r} was used for another request")
             return CreatedKey(key, "")
@@ -96,8 +80,7 @@ async def revoke_key(database: Database, caller: Caller, key_id: UUID) -> KeyRow
         key = await key_for(tx, caller, key_id, Action.DELETE)
         if key.revoked_at is not None:
             return key
-        statement = update(ProvisionerKey).where(ProvisionerKey.id == key_id, ProvisionerKey.revoked_at.is_(None))
-        await tx.execute(statement.values(revoked_at=func.now()))
+        await mark_revoked(tx, key.id)
         entry = AuditEntry(
             actor_of(caller), "provisioner_key.revoke", "provisioner_key", key.id, key.name, key.organization_id
         )

@@ -1,29 +1,25 @@
-"""Making templates without a version, and looking at what there is."""
+"""Making templates without a version."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import timedelta
 from typing import Final
 from uuid import UUID, uuid4
 
-from psycopg.errors import UniqueViolation
-from sqlalchemy import insert
-
 from prebuilds.chassis.caller import Caller
 from prebuilds.chassis.policy import Action, Resource
+from prebuilds.domain.ids import TemplateId
 from prebuilds.domain.refusals import Reason, Refusal
 from prebuilds.reconciler.access import actor_of, organization_for
-from prebuilds.reconciler.queries.templates import TemplateRow, find_templates
+from prebuilds.reconciler.queries.templates import NewTemplate, find_templates, insert_template
+from prebuilds.reconciler.queries.views import TemplateRow
 from prebuilds.store.audit import AuditEntry, record_deed
 from prebuilds.store.database import Database
-from prebuilds.store.faults import constraint_of
 from prebuilds.store.requests import RequestKey, admit, fingerprint, first_answer
-from prebuilds.store.schema import Template
 from prebuilds.store.transactions import Transaction
 
 METHOD: Final = "TemplateService.CreateTemplate"
-_NAME_TAKEN: Final = "uq_templates_name_live"
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,30 +43,25 @@ async def create_template(database: Database, caller: Caller, order: TemplateOrd
 
     async def work(tx: Transaction) -> TemplateRow:
         organization = await organization_for(tx, caller, order.organization, Resource.TEMPLATE, Action.CREATE)
-        template_id = uuid4()
+        template_id = TemplateId(uuid4())
         request = RequestKey(organization.id, caller.key, METHOD, order.request_id)
-        columns = {
-            "name": order.name,
-            "display_name": order.display_name,
-            "description": order.description,
-            "default_ttl": order.default_ttl,
-            "autostart": order.autostart,
-            "time_til_dormant": order.time_til_dormant,
-            "time_til_dormant_autodelete": order.time_til_dormant_autodelete,
-            "max_starting": order.max_starting,
-        }
-        content = fingerprint({name: str(value) for name, value in columns.items()})
+        template = NewTemplate(
+            name=order.name,
+            display_name=order.display_name,
+            description=order.description,
+            default_ttl=order.default_ttl,
+            autostart=order.autostart,
+            time_til_dormant=order.time_til_dormant,
+            time_til_dormant_autodelete=order.time_til_dormant_autodelete,
+            max_starting=order.max_starting,
+        )
+        content = fingerprint({name: str(value) for name, value in asdict(template).items()})
         if not await admit(tx, request, content, {"template_id": str(template_id)}):
             first = await first_answer(tx, request, content)
             if first is None:
                 raise Refusal(Reason.TRANSACTION_CONFLICT, "the first answer to this request has just expired")
             return (await find_templates(tx, id_=UUID(first["template_id"]), with_deleted=True))[0]
-        try:
-            await tx.execute(insert(Template).values(id=template_id, organization_id=organization.id, **columns))
-        except UniqueViolation as violation:
-            if constraint_of(violation) != _NAME_TAKEN:
-                raise
-            raise Refusal(Reason.NAME_TAKEN, f"there is a template named {order.name!r}") from violation
+        await insert_template(tx, template_id, organization.id, template)
         entry = AuditEntry(actor_of(caller), "template.create", "template", template_id, order.name, organization.id)
         await record_deed(tx, entry)
         return (await find_templates(tx, id_=template_id))[0]

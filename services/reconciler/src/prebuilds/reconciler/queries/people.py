@@ -1,55 +1,26 @@
-"""Organisations, members and provisioner keys as they are stored."""
+"""Organisations and their members: reading them, and writing them, which the reconciler does alone."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
-from datetime import datetime
+from collections.abc import Collection, Sequence
 from typing import Final
 from uuid import UUID
 
-from prebuilds.domain.ids import GroupId, OrganizationId, ProvisionerKeyId, UserId
+from psycopg.errors import UniqueViolation
+from sqlalchemy.dialects.postgresql import insert
+
+from prebuilds.domain.ids import OrganizationId, UserId
 from prebuilds.domain.principals import Role
+from prebuilds.domain.refusals import Reason, Refusal
+from prebuilds.reconciler.queries.views import MemberRow, OrganizationRow
+from prebuilds.store.faults import constraint_of
+from prebuilds.store.schema import Organization, OrganizationMember
 from prebuilds.store.sql import SqlFolder
 from prebuilds.store.transactions import Transaction
 
+_NAME_TAKEN: Final = "uq_organizations_name_live"
+
 _queries: Final = SqlFolder("prebuilds.reconciler.queries")
-
-
-@dataclass(frozen=True, slots=True)
-class OrganizationRow:
-    """An organisation."""
-
-    id: OrganizationId
-    name: str
-    display_name: str
-    created_at: datetime
-
-
-@dataclass(frozen=True, slots=True)
-class MemberRow:
-    """A user's part in an organisation."""
-
-    organization_id: OrganizationId
-    user_id: UserId
-    user_name: str
-    roles: tuple[Role, ...]
-    created_at: datetime
-    quota_used: int
-    group_ids: tuple[GroupId, ...]
-    quota_allowance: int | None
-
-
-@dataclass(frozen=True, slots=True)
-class KeyRow:
-    """A provisioner key, without its secret."""
-
-    id: ProvisionerKeyId
-    organization_id: OrganizationId | None
-    name: str
-    tags: Mapping[str, str]
-    created_at: datetime
-    revoked_at: datetime | None
 
 
 async def find_organizations(
@@ -102,23 +73,30 @@ async def find_users(tx: Transaction, named: str) -> Sequence[UserId]:
     return [UserId(id_) for id_ in await tx.fetch_all(_queries["find_users"], {"named": named}, row=UUID)]
 
 
-async def find_keys(
-    tx: Transaction,
-    *,
-    id_: UUID | None = None,
-    organization_id: OrganizationId | None = None,
-    name: str | None = None,
-    with_revoked: bool = True,
-    after: str | None = None,
-    limit: int = 1,
-) -> Sequence[KeyRow]:
-    """Find keys by name; without an id those of the organisation, or where that is None those for all."""
-    parameters = {
-        "id": id_,
-        "organization_id": organization_id,
-        "name": name,
-        "with_revoked": with_revoked,
-        "after": after,
-        "limit": limit,
-    }
-    return await tx.fetch_all(_queries["find_provisioner_keys"], parameters, row=KeyRow)
+async def insert_organization(tx: Transaction, id_: OrganizationId, name: str, display_name: str) -> bool:
+    """Insert an organisation; False where one of that id is there. Refuses NAME_TAKEN."""
+    statement = (
+        insert(Organization)
+        .values(id=id_, name=name, display_name=display_name)
+        .on_conflict_do_nothing(index_elements=[Organization.id])
+        .returning(Organization.id)
+    )
+    try:
+        return await tx.scalar(statement) is not None
+    except UniqueViolation as violation:
+        if constraint_of(violation) != _NAME_TAKEN:
+            raise
+        raise Refusal(Reason.NAME_TAKEN, f"there is an organisation named {name!r}") from violation
+
+
+async def insert_member(
+    tx: Transaction, organization_id: OrganizationId, user_id: UserId, roles: Sequence[Role]
+) -> bool:
+    """Insert a user's part in an organisation; False where the user is a member already, which stays as it is."""
+    statement = (
+        insert(OrganizationMember)
+        .values(organization_id=organization_id, user_id=user_id, roles=[role.value for role in roles])
+        .on_conflict_do_nothing(index_elements=[OrganizationMember.organization_id, OrganizationMember.user_id])
+        .returning(OrganizationMember.user_id)
+    )
+    return await tx.scalar(statement) is not None

@@ -1,92 +1,54 @@
-"""Templates, versions and presets as they are stored."""
+"""Templates: reading them, and writing them, which the reconciler does alone."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from datetime import datetime, timedelta
-from typing import Any, Final
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from datetime import timedelta
+from typing import Final
 from uuid import UUID
 
-from prebuilds.domain.builds import BackendKind
-from prebuilds.domain.claims import ClaimStrategy
-from prebuilds.domain.ids import OrganizationId, PresetId, TemplateId, UserId, VersionId
-from prebuilds.domain.pools import PresetStatus
+from psycopg.errors import UniqueViolation
+from sqlalchemy import func, insert, select, update
+from sqlalchemy.dialects.postgresql import insert as upsert
+
+from prebuilds.domain.ids import OrganizationId, TemplateId, VersionId
+from prebuilds.domain.refusals import Reason, Refusal
+from prebuilds.reconciler.queries.views import TemplateRow
+from prebuilds.reconciler.rules.durations import parse_duration
+from prebuilds.reconciler.rules.manifest import Manifest
+from prebuilds.store.faults import constraint_of
+from prebuilds.store.schema import Template
 from prebuilds.store.sql import SqlFolder
 from prebuilds.store.transactions import Transaction
+
+_NAME_TAKEN: Final = "uq_templates_name_live"
 
 _queries: Final = SqlFolder("prebuilds.reconciler.queries")
 
 
 @dataclass(frozen=True, slots=True)
-class TemplateRow:
-    """A template."""
+class NewTemplate:
+    """What is stored of a template that has no version yet."""
 
-    id: TemplateId
-    organization_id: OrganizationId
     name: str
     display_name: str
     description: str
-    active_version_id: VersionId | None
-    active_version_name: str
-    deprecated: str
-    deleted: bool
     default_ttl: timedelta | None
     autostart: str
     time_til_dormant: timedelta | None
     time_til_dormant_autodelete: timedelta | None
-    claim_strategy: ClaimStrategy
     max_starting: int | None
-    created_at: datetime
-    updated_at: datetime
 
 
 @dataclass(frozen=True, slots=True)
-class VersionRow:
-    """A version, without its archive."""
+class LockedTemplate:
+    """What its lock keeps as it is."""
 
-    id: VersionId
-    organization_id: OrganizationId
-    template_id: TemplateId
-    template_name: str
-    number: int
-    name: str
-    backend: BackendKind
-    agents: tuple[str, ...]
-    manifest: Mapping[str, Any]
-    archive_size: int
-    archive_sha256: str
-    created_by: UserId
-    creator_name: str
-    created_at: datetime
-    is_active: bool
-
-
-@dataclass(frozen=True, slots=True)
-class PresetView:
-    """A preset, with its parameters and schedules."""
-
-    id: PresetId
-    organization_id: OrganizationId
-    template_id: TemplateId
-    template_name: str
-    version_id: VersionId
-    version_name: str
-    name: str
-    description: str
-    is_default: bool
-    desired_instances: int | None
-    ttl: timedelta | None
-    timezone: str
-    is_active: bool
-    status: PresetStatus
-    status_message: str
-    last_invalidated_at: datetime | None
-    retry_requested_at: datetime | None
-    created_at: datetime
-    parameters: Mapping[str, str]
-    crons: tuple[str, ...]
-    schedule_instances: tuple[int, ...]
+    id: TemplateId
+    active_version_id: VersionId | None
+    deleted: bool = False
+    is_new: bool = False
 
 
 async def find_templates(
@@ -116,50 +78,76 @@ async def find_templates(
     return await tx.fetch_all(_queries["find_templates"], parameters, row=TemplateRow)
 
 
-async def find_versions(
-    tx: Transaction,
-    *,
-    id_: UUID | None = None,
-    template_id: TemplateId | None = None,
-    named: str | None = None,
-    name: str | None = None,
-    is_active: bool | None = None,
-    before: int | None = None,
-    limit: int = 1,
-) -> Sequence[VersionRow]:
-    """Find versions, newest first; `named` is a name or an id, `before` the last number of the page before."""
-    parameters = {
-        "id": id_,
-        "template_id": template_id,
-        "named": named,
-        "name": name,
-        "is_active": is_active,
-        "before": before,
-        "limit": limit,
-    }
-    return await tx.fetch_all(_queries["find_versions"], parameters, row=VersionRow)
+async def insert_template(
+    tx: Transaction, id_: TemplateId, organization_id: OrganizationId, template: NewTemplate
+) -> None:
+    """Insert a template. Refuses NAME_TAKEN."""
+    try:
+        await tx.execute(insert(Template).values(id=id_, organization_id=organization_id, **asdict(template)))
+    except UniqueViolation as violation:
+        if constraint_of(violation) != _NAME_TAKEN:
+            raise
+        raise Refusal(Reason.NAME_TAKEN, f"there is a template named {template.name!r}") from violation
 
 
-async def find_presets(
-    tx: Transaction,
-    *,
-    id_: UUID | None = None,
-    version_id: VersionId | None = None,
-    name: str | None = None,
-    status: PresetStatus | None = None,
-    has_pool: bool | None = None,
-    after: tuple[bool, str] | None = None,
-    limit: int = 1,
-) -> Sequence[PresetView]:
-    """Find presets, the default one first, then by name; `after` is that of the last one of the page before."""
-    parameters = {
-        "id": id_,
-        "version_id": version_id,
-        "name": name,
-        "status": status,
-        "has_pool": has_pool,
-        "after_default": after[0] if after else None,
-        "after": after[1] if after else None,
-        "limit": limit,
-    }
-    return await tx.fetch_all(_queries["find_presets"], parameters, row=PresetView)
+async def lock_template(tx: Transaction, id_: TemplateId) -> LockedTemplate:
+    """Lock a template that exists, be it deleted."""
+    statement = select(Template.active_version_id, Template.deleted).where(Template.id == id_)
+    active_version_id, deleted = (await tx.execute(statement.with_for_update(key_share=True))).one()
+    return LockedTemplate(id_, _version_id(active_version_id), deleted)
+
+
+async def make_or_lock_template(
+    tx: Transaction, organization_id: OrganizationId, name: str, *, description: str
+) -> LockedTemplate:
+    """Insert a template where none has the name, else lock the one that has it; two at once make one template.
+
+    Refuses TRANSACTION_CONFLICT where it is deleted at this moment.
+    """
+    made = (
+        upsert(Template)
+        .values(organization_id=organization_id, name=name, description=description)
+        .on_conflict_do_nothing(index_elements=[Template.organization_id, Template.name], index_where=~Template.deleted)
+        .returning(Template.id)
+    )
+    new_id = await tx.scalar(made)
+    if new_id is not None:
+        return LockedTemplate(TemplateId(new_id), None, is_new=True)
+    # A later statement: whoever made it meanwhile was invisible to the one above.
+    there = (
+        select(Template.id, Template.active_version_id)
+        .where(Template.organization_id == organization_id, Template.name == name, Template.deleted.is_(False))
+        .with_for_update(key_share=True)
+    )
+    row = (await tx.execute(there)).one_or_none()
+    if row is None:
+        raise Refusal(Reason.TRANSACTION_CONFLICT, f"template {name!r} was deleted at this moment; push again")
+    return LockedTemplate(TemplateId(row[0]), _version_id(row[1]))
+
+
+async def set_active_version(
+    tx: Transaction, template_id: TemplateId, version_id: VersionId, manifest: Manifest
+) -> None:
+    """Point a locked template to a version, with the strategy and what its manifest says about the lifecycle."""
+    values: dict[str, object] = {"active_version_id": version_id, "claim_strategy": manifest.claim_strategy}
+    lifecycle = manifest.lifecycle
+    if lifecycle is not None:
+        durations = {
+            "default_ttl": lifecycle.ttl,
+            "time_til_dormant": lifecycle.time_til_dormant,
+            "time_til_dormant_autodelete": lifecycle.time_til_dormant_autodelete,
+        }
+        values |= {name: _positive(text) for name, text in durations.items() if text is not None}
+        if lifecycle.autostart is not None:
+            values["autostart"] = lifecycle.autostart
+    statement = update(Template).where(Template.id == template_id)
+    await tx.execute(statement.values(**values, updated_at=func.now()))
+
+
+def _positive(text: str) -> timedelta | None:
+    """A length of time; None where it is zero, which means never."""
+    return parse_duration(text) or None
+
+
+def _version_id(stored: UUID | None) -> VersionId | None:
+    return None if stored is None else VersionId(stored)

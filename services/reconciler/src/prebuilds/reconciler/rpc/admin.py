@@ -19,7 +19,8 @@ from prebuilds.reconciler.administering import (
     create_organization,
 )
 from prebuilds.reconciler.keys import KeyOrder, create_key, key_for, revoke_key, scope_of_keys
-from prebuilds.reconciler.queries.people import find_keys, find_members, find_organizations
+from prebuilds.reconciler.queries.keys import find_keys
+from prebuilds.reconciler.queries.people import find_members, find_organizations
 from prebuilds.reconciler.rpc.messages import key_message, member_message, organization_message, roles_of
 from prebuilds.store.database import Database
 from prebuilds.v1 import admin_service_pb2 as pb

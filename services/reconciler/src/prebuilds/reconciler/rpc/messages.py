@@ -13,8 +13,7 @@ from prebuilds.domain.builds import BackendKind
 from prebuilds.domain.claims import ClaimStrategy
 from prebuilds.domain.pools import PresetStatus
 from prebuilds.domain.principals import Role
-from prebuilds.reconciler.queries.people import KeyRow, MemberRow, OrganizationRow
-from prebuilds.reconciler.queries.templates import PresetView, TemplateRow, VersionRow
+from prebuilds.reconciler.queries.views import KeyRow, MemberRow, OrganizationRow, PresetView, TemplateRow, VersionRow
 from prebuilds.reconciler.rules.durations import parse_duration
 from prebuilds.reconciler.rules.manifest import Lifecycle, Manifest, ParameterSpec
 from prebuilds.reconciler.rules.parameters import ParameterType

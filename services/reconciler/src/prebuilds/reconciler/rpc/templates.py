@@ -24,7 +24,8 @@ from prebuilds.reconciler.access import (
 )
 from prebuilds.reconciler.promoting import promote
 from prebuilds.reconciler.pushing import PushOrder, push
-from prebuilds.reconciler.queries.templates import find_presets, find_templates, find_versions
+from prebuilds.reconciler.queries.templates import find_templates
+from prebuilds.reconciler.queries.versions import find_presets, find_versions
 from prebuilds.reconciler.rpc.messages import preset_message, template_message, text_of, version_message
 from prebuilds.reconciler.rules.manifest import check_autostart
 from prebuilds.reconciler.templating import TemplateOrder, create_template
