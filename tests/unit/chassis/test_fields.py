@@ -45,6 +45,8 @@ def test_what_is_good_is_read() -> None:
     assert fields.name("name", "python-dev") == "python-dev"
     assert fields.request_id("") == ""
     assert fields.at_most("text", "äöü", 3) == "äöü"
+    assert fields.required("organization", "x" * 200) == "x" * 200
+    assert fields.optional("preset", "") == ""
     assert fields.duration("ttl", Duration(seconds=60), least=MINUTE, most=DAY) == MINUTE
     assert fields.duration("ttl", Duration(), least=MINUTE) == timedelta(0)
     assert fields.time("time", Timestamp(seconds=1)).timestamp() == 1
@@ -58,6 +60,9 @@ WRONG: list[tuple[Read, str]] = [
     (lambda fields: fields.name("name", "A b"), "lower-case"),
     (lambda fields: fields.name("name", str(UUID(int=7))), "no UUID"),
     (lambda fields: fields.at_most("text", "four", 3), "at most 3"),
+    (lambda fields: fields.required("organization", ""), "is required"),
+    (lambda fields: fields.required("organization", "x" * 201), "at most 200"),
+    (lambda fields: fields.optional("preset", "x" * 201), "at most 200"),
     (lambda fields: fields.at_most("text", "\0", 3), "NUL"),
     (lambda fields: fields.request_id("x" * 129), "1 to 128"),
     (lambda fields: fields.duration("d", Duration(seconds=10**12)), "is not a duration"),

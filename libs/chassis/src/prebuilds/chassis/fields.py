@@ -17,6 +17,9 @@ from prebuilds.domain.refusals import Refusal, Violation
 
 W = TypeVar("W", bound=StrEnum)
 
+MAX_NAMED: Final = 200
+"""Characters of a text that names something; what is there under it is shorter."""
+
 _REQUEST_ID: Final = re.compile(r"[\x20-\x7e]{0,128}")
 _FILTER: Final = "filter"
 _JOINED_BY: Final = " AND "
@@ -50,8 +53,13 @@ class Fields:
             raise Refusal.invalid(*self._violations)
 
     def required(self, field: str, text: str) -> str:
-        """A text that must be there."""
+        """A name or id of something, which must be there."""
         self.check(field, "is required", is_good=bool(text))
+        return self.optional(field, text)
+
+    def optional(self, field: str, text: str) -> str:
+        """A name or id of something, which may be left out; longer than any name it is not looked up."""
+        self.check(field, f"must have at most {MAX_NAMED} characters", is_good=len(text) <= MAX_NAMED)
         return text
 
     def id(self, field: str, text: str) -> UUID:

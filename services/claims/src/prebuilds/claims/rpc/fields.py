@@ -27,6 +27,10 @@ class WorkspaceFields(Fields):
         """A required name or id."""
         return Named.of(self.required(field, text))
 
+    def named_at_will(self, field: str, text: str) -> Named | None:
+        """A name or id; None where it was left out."""
+        return Named.of(self.optional(field, text)) if text else None
+
     def parameters(self, values: Mapping[str, str]) -> dict[str, str]:
         """Values by parameter name; which there are is decided later."""
         self.check("parameters", f"must be at most {MAX_PARAMETERS}", is_good=len(values) <= MAX_PARAMETERS)

@@ -15,7 +15,6 @@ from prebuilds.chassis.caller import current_caller
 from prebuilds.chassis.fields import read_id
 from prebuilds.chassis.paging import read_page
 from prebuilds.claims.creating import Creations
-from prebuilds.claims.queries.naming import Named
 from prebuilds.claims.queries.workspaces import BuildFilter, WorkspaceFilter
 from prebuilds.claims.reading import Reading
 from prebuilds.claims.rpc.fields import WorkspaceFields, named_by, person_by
@@ -98,7 +97,7 @@ class Workspaces(WorkspaceServiceServicer):
             _changed_id(fields, request),
             Transition.START,
             fields.request_id(request.request_id),
-            version=Named.of(request.version) if request.version else None,
+            version=fields.named_at_will("version", request.version),
             parameters=fields.parameters(request.parameters),
         )
         fields.done()
@@ -173,10 +172,10 @@ def _wish(request: pb.CreateWorkspaceRequest) -> Wish:
     wish = Wish(
         organization=fields.named("organization", request.organization),
         template=fields.named("template", request.template),
-        preset=Named.of(request.preset) if request.preset else None,
+        preset=fields.named_at_will("preset", request.preset),
         parameters=fields.parameters(request.parameters),
         name=fields.name("name", request.name) if request.name else "",
-        owner=Named.of(request.owner) if request.owner else None,
+        owner=fields.named_at_will("owner", request.owner),
         mode=_MODES.get(request.mode, ClaimMode.PREFER_WARM),
         ttl=fields.ttl(request.ttl if request.HasField("ttl") else None),
         autostart=fields.autostart(request.autostart_schedule if request.HasField("autostart_schedule") else None),
