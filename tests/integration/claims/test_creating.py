@@ -165,15 +165,21 @@ async def test_a_miss_says_why_and_is_built_cold_or_refused(
     assert reason_pb2.Reason.Name(answer.miss_reason) == f"REASON_{reason}"
     assert refused.code == grpc.StatusCode.RESOURCE_EXHAUSTED
     assert refused.refused is not None
-    assert refused.refused.retries
+    assert refused.refused.retries is (reason not in {Reason.NO_POOL, Reason.VALIDATION_FAILED})
     events = await rows(database, schema.PoolEvent, kind=PoolEventKind.MISSED)
     assert [event.reason for event in events] == [reason.lower()] * 2
     assert len(await rows(database, schema.Workspace, owner_id=UUID(answer.workspace.owner_id))) == 1
 
 
 async def test_no_preset_fits(claims_service: ClaimsService, pool: PoolKey) -> None:
-    answer = await (await claims_service.person()).create(parameters={"size": "large"})
+    alice = await claims_service.person()
 
+    answer = await alice.create(parameters={"size": "large"})
+    with refuses(Reason.NO_MATCHING_PRESET) as refused:
+        await alice.create(mode=REQUIRE_WARM)
+
+    assert refused.refused is not None
+    assert not refused.refused.retries
     assert answer.miss_reason == reason_pb2.REASON_NO_MATCHING_PRESET
     assert answer.build.preset_id == ""
 
@@ -204,6 +210,15 @@ async def test_all_that_is_wrong_with_parameters_is_told_at_once(
 
     assert set(refused.fields) == {f"parameters.{name}" for name in ("size", "region", "cpus", "nope", "debug")}
     assert await rows(database, schema.Workspace) == []
+
+
+async def test_names_that_nothing_can_have_are_not_looked_up(claims_service: ClaimsService, pool: PoolKey) -> None:
+    names = dict.fromkeys(("organization", "template", "preset", "owner"), "x" * 10_000)
+
+    with refuses(Reason.INVALID_FIELDS) as refused:
+        await (await claims_service.person()).create(**names)
+
+    assert set(refused.fields) == set(names)
 
 
 async def test_all_that_is_wrong_with_a_request_is_told_at_once(claims_service: ClaimsService, pool: PoolKey) -> None:

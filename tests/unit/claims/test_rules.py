@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from prebuilds.claims.rules.autostart import autostart_problem
-from prebuilds.claims.rules.misses import REFUSED_AS, PoolFacts, why_missed
+from prebuilds.claims.rules.misses import MESSAGES, REFUSED_AS, PoolFacts, why_missed
 from prebuilds.claims.rules.parameters import Parameter, all_values, changed_problems, immutable_choices, value_problem
 from prebuilds.claims.rules.standing import (
     STATUS,
@@ -51,6 +51,8 @@ def test_a_version_with_a_ready_prebuild_is_not_rotating() -> None:
 
 def test_every_miss_is_refused_with_its_own_reason() -> None:
     assert {REFUSED_AS[miss].name for miss in MissReason} == {miss.name for miss in MissReason}
+    assert set(MESSAGES) == set(MissReason)
+    assert not any("_" in message for message in MESSAGES.values())
 
 
 def test_every_state_of_a_build_has_a_status() -> None:

@@ -29,7 +29,7 @@ class _ClaimModeEnumTypeWrapper(enum_type_wrapper._EnumTypeWrapper[_ClaimMode.Va
     CLAIM_MODE_PREFER_WARM: _ClaimMode.ValueType  # 1
     """Claim a prebuild, else build cold."""
     CLAIM_MODE_REQUIRE_WARM: _ClaimMode.ValueType  # 2
-    """Claim a prebuild, else refuse (RESOURCE_EXHAUSTED with `RetryInfo` and the reason of the miss)."""
+    """Claim a prebuild, else refuse (RESOURCE_EXHAUSTED with the reason of the miss, and `RetryInfo` where waiting helps)."""
     CLAIM_MODE_WAIT: _ClaimMode.ValueType  # 3
     """Claim a prebuild, else wait in the preset's line for one; when the time is over do as `on_timeout` says. A miss by
     NO_MATCHING_PRESET or NO_POOL does not wait but does so at once.
@@ -45,7 +45,7 @@ CLAIM_MODE_UNSPECIFIED: ClaimMode.ValueType  # 0
 CLAIM_MODE_PREFER_WARM: ClaimMode.ValueType  # 1
 """Claim a prebuild, else build cold."""
 CLAIM_MODE_REQUIRE_WARM: ClaimMode.ValueType  # 2
-"""Claim a prebuild, else refuse (RESOURCE_EXHAUSTED with `RetryInfo` and the reason of the miss)."""
+"""Claim a prebuild, else refuse (RESOURCE_EXHAUSTED with the reason of the miss, and `RetryInfo` where waiting helps)."""
 CLAIM_MODE_WAIT: ClaimMode.ValueType  # 3
 """Claim a prebuild, else wait in the preset's line for one; when the time is over do as `on_timeout` says. A miss by
 NO_MATCHING_PRESET or NO_POOL does not wait but does so at once.

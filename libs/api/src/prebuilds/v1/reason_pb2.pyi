@@ -89,7 +89,8 @@ class _ReasonEnumTypeWrapper(enum_type_wrapper._EnumTypeWrapper[_Reason.ValueTyp
     """FAILED_PRECONDITION: the organisation would be left without an owner."""
     REASON_REQUESTED_COLD: _Reason.ValueType  # 30
     """Why no prebuild was claimed. In the order in which they are looked at: the first that applies is given. As a
-    refusal (REQUIRE_WARM) each travels as RESOURCE_EXHAUSTED with `RetryInfo`; otherwise it stands in the answer.
+    refusal (REQUIRE_WARM) each travels as RESOURCE_EXHAUSTED, from HARD_LIMITED on with `RetryInfo`: waiting may help;
+    otherwise it stands in the answer.
 
     RESOURCE_EXHAUSTED: never a refusal, only in answers: the caller asked for a cold build.
     """
@@ -236,7 +237,8 @@ REASON_LAST_OWNER: Reason.ValueType  # 26
 """FAILED_PRECONDITION: the organisation would be left without an owner."""
 REASON_REQUESTED_COLD: Reason.ValueType  # 30
 """Why no prebuild was claimed. In the order in which they are looked at: the first that applies is given. As a
-refusal (REQUIRE_WARM) each travels as RESOURCE_EXHAUSTED with `RetryInfo`; otherwise it stands in the answer.
+refusal (REQUIRE_WARM) each travels as RESOURCE_EXHAUSTED, from HARD_LIMITED on with `RetryInfo`: waiting may help;
+otherwise it stands in the answer.
 
 RESOURCE_EXHAUSTED: never a refusal, only in answers: the caller asked for a cold build.
 """

@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 from typing import Final
 
 from prebuilds.claims.queries.views import BuildView, WorkspaceView
-from prebuilds.claims.rules.misses import REFUSED_AS
+from prebuilds.claims.rules.misses import MESSAGES, PASSING, REFUSED_AS
 from prebuilds.claims.wishes import Plan, Wish
 from prebuilds.domain.claims import MissReason
 from prebuilds.domain.ids import UserId
@@ -57,5 +57,5 @@ class MissedError(Exception):
 
 
 def refused(miss: MissReason) -> Refusal:
-    """Refuse a creation that had to be warm, with the reason of the miss."""
-    return Refusal(REFUSED_AS[miss], f"no prebuild can be claimed: {miss.value}", retry_after=RETRY_AFTER)
+    """Refuse a creation that had to be warm, with the reason of the miss; to come again where that may help."""
+    return Refusal(REFUSED_AS[miss], MESSAGES[miss], retry_after=RETRY_AFTER if miss in PASSING else None)

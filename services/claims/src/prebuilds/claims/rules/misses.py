@@ -12,6 +12,24 @@ from prebuilds.domain.refusals import Reason
 REFUSED_AS: Final = {miss: Reason[miss.name] for miss in MissReason}
 """The reason that a refused miss travels with; as an answer it is the same word."""
 
+PASSING: Final = frozenset(
+    {MissReason.HARD_LIMITED, MissReason.PAUSED, MissReason.ROTATING, MissReason.NONE_READY, MissReason.POOL_EMPTY}
+)
+"""Misses of a pool that may have a prebuild later; after the others the same request is a miss for ever."""
+
+MESSAGES: Final = {
+    MissReason.REQUESTED_COLD: "a cold build was asked for",
+    MissReason.NO_MATCHING_PRESET: "no preset was named, and none fits the parameters: only presets have prebuilds",
+    MissReason.NO_POOL: "no prebuilds are kept for this preset",
+    MissReason.VALIDATION_FAILED: "this preset is not valid, so no prebuilds are built for it",
+    MissReason.HARD_LIMITED: "no prebuild is left, and none is built: too many builds of this preset failed in a row",
+    MissReason.PAUSED: "no prebuild is ready, and the pool is paused",
+    MissReason.ROTATING: "no prebuild of the active version is ready yet: they are taking the older version's place",
+    MissReason.NONE_READY: "no prebuild of this preset is ready yet",
+    MissReason.POOL_EMPTY: "no prebuild of this preset is left",
+}
+"""What a person is told; complete by test."""
+
 
 @dataclass(frozen=True, slots=True)
 class PoolFacts:
