@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
-from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -274,9 +273,15 @@ async def test_a_service_calls_another_as_itself_in_its_own_trace_and_within_its
     tracer = TracerProvider().get_tracer("t")
     async with open_channel(stage.server.address, callee=ServiceName.CLAIMS, credentials=credentials) as channel:
         client = TinyClient(channel, None)
-        with tracer.start_as_current_span("outer") as span, deadline.at_most(timedelta(seconds=20)):
+
+        async def call_within_a_deadline() -> None:
+            deadline.end_in(20)
             assert (await client.unary("x")).value == "X"
             assert await all_of(client.watch("ab")) == ["a", "b"]
+
+        with tracer.start_as_current_span("outer") as span:
+            # A deadline is its task's, so that it ends with the call that it was set for.
+            await asyncio.create_task(call_within_a_deadline())
     assert stage.tiny.callers == ["service:reconciler"] * 2
     assert stage.tiny.remaining is not None
     assert stage.tiny.remaining <= 20

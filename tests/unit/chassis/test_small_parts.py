@@ -19,14 +19,19 @@ def test_without_a_deadline_nothing_remains_to_be_told() -> None:
     assert deadline.remaining() is None
 
 
-def test_a_limit_holds_within_its_block_and_never_extends_what_there_is() -> None:
-    with deadline.at_most(timedelta(seconds=5)):
-        with deadline.at_most(timedelta(hours=1)):
-            left = deadline.remaining()
-            assert left is not None
-            assert left <= timedelta(seconds=5)
-        with deadline.at_most(timedelta(0)):
-            assert deadline.remaining() == timedelta(0)
+async def test_a_deadline_holds_for_its_task_and_what_that_starts() -> None:
+    async def left() -> timedelta | None:
+        return deadline.remaining()
+
+    async def with_deadline(seconds: float) -> timedelta | None:
+        deadline.end_in(seconds)
+        return await asyncio.create_task(left())
+
+    remains = await asyncio.create_task(with_deadline(5))
+
+    assert remains is not None
+    assert timedelta(0) < remains <= timedelta(seconds=5)
+    assert await asyncio.create_task(with_deadline(-1)) == timedelta(0)
     assert deadline.remaining() is None
 
 

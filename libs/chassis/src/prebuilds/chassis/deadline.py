@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Generator
-from contextlib import contextmanager
 from contextvars import ContextVar
 from datetime import timedelta
 
@@ -20,15 +18,3 @@ def remaining() -> timedelta | None:
 def end_in(seconds: float | None) -> None:
     """Set the deadline of this task and of all that it starts from now on."""
     _ends_at.set(None if seconds is None else time.monotonic() + seconds)
-
-
-@contextmanager
-def at_most(limit: timedelta) -> Generator[None]:
-    """Give what runs inside no more than `limit`, and no more than there is."""
-    left = remaining()
-    bounded = limit if left is None else min(limit, left)
-    token = _ends_at.set(time.monotonic() + bounded.total_seconds())
-    try:
-        yield
-    finally:
-        _ends_at.reset(token)
