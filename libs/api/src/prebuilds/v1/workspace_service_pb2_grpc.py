@@ -151,7 +151,7 @@ class WorkspaceServiceServicer:
     def StartWorkspace(self, request, context):
         """StartWorkspace queues a start build; of a running workspace, a restart. It never claims.
         For the owner and organisation owners; for services with a `lifecycle_check`.
-        Refuses: BUILD_UNFINISHED, NO_LONGER_DUE, TEMPLATE_DELETED, SYSTEM_OWNED for a prebuild with a version or parameters
+        Refuses: BUILD_UNFINISHED, NO_LONGER_DUE, TEMPLATE_DELETED, SYSTEM_OWNED for a prebuild with version or parameters
         (all FAILED_PRECONDITION), OVER_QUOTA (RESOURCE_EXHAUSTED), REQUEST_ID_REUSED (ALREADY_EXISTS).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
