@@ -205,6 +205,23 @@ async def test_a_token_that_does_not_count_is_unauthenticated(
     assert await refused(agent.report(agent_pb2.AGENT_STATE_OFF)) == unauthenticated
     assert await refused(agent.stream()) == unauthenticated
 
+    agent.process, agent.incarnation = "no process", -1
+    assert await refused(agent.ask(entry=-1)) == unauthenticated
+    assert await refused(agent.report(agent_pb2.AGENT_STATE_CREATED)) == unauthenticated
+    assert await refused(agent.stream(attempt=-1)) == unauthenticated
+
+
+async def test_who_has_a_token_is_told_what_is_wrong(database: Database, channel: grpc.aio.Channel) -> None:
+    pool = await builders.make_pool(database, await builders.make_organization(database))
+    agent = FakeAgent(channel, (await builders.make_prebuild(database, pool)).agent_id)
+
+    agent.process, agent.incarnation = "no process", -1
+
+    invalid = (grpc.StatusCode.INVALID_ARGUMENT, "INVALID_FIELDS")
+    assert await refused(agent.ask(entry=-1)) == invalid
+    assert await refused(agent.report(agent_pb2.AGENT_STATE_CREATED)) == invalid
+    assert await refused(agent.stream(attempt=-1)) == invalid
+
 
 async def test_nobody_but_agents_gets_in(gateway: App, channel: grpc.aio.Channel) -> None:
     nobody = FakeAgent(channel, AgentId(uuid4()))

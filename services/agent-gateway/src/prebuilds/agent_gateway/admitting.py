@@ -7,8 +7,10 @@ from dataclasses import dataclass
 
 from prebuilds.agent_gateway.queries.agents import StoredAgent, find_agent, lock_agent
 from prebuilds.agent_gateway.rules.tokens import Credentials, objection_to
+from prebuilds.chassis import deadline
 from prebuilds.domain.principals import Agent
 from prebuilds.domain.refusals import Reason, Refusal
+from prebuilds.store.database import Database
 from prebuilds.store.pool.locks import LockedWorkspace, lock_prebuilds, lock_workspaces
 from prebuilds.store.transactions import Transaction
 
@@ -33,6 +35,22 @@ def token_refusal(token: str, stored: Credentials | None, keys: Mapping[str, byt
             return Refusal(reason, "this agent's token is revoked")
         case _:
             return Refusal(reason, "this is no agent's token")
+
+
+class Admission:
+    """Checks tokens where nothing else is read."""
+
+    def __init__(self, database: Database, keys: Mapping[str, bytes]) -> None:
+        """`keys` are those of agents' tokens, by id."""
+        self._database = database
+        self._keys = keys
+
+    async def check(self, caller: Agent) -> None:
+        """Raise a refusal of the class UNAUTHENTICATED where the caller's token does not count."""
+        async with self._database.read("check token", timeout=deadline.remaining()) as tx:
+            found = await find_agent(tx, caller.agent_id)
+        if refusal := token_refusal(caller.token, found.credentials if found else None, self._keys):
+            raise refusal
 
 
 async def lock_own_workspace(tx: Transaction, caller: Agent, keys: Mapping[str, bytes]) -> OwnWorkspace:

@@ -11,6 +11,7 @@ from typing import Final
 from opentelemetry.sdk.metrics.export import MetricReader
 from opentelemetry.sdk.trace import SpanProcessor
 
+from prebuilds.agent_gateway.admitting import Admission
 from prebuilds.agent_gateway.attaching import Attaching
 from prebuilds.agent_gateway.manifests import Manifests
 from prebuilds.agent_gateway.metrics import GatewayMetrics
@@ -124,7 +125,10 @@ class _Parts:
         )
         self.attaching = Attaching(database, keys, streams, self.presence, self._look_wakeups)
         self.servicer = AgentGateway(
-            Manifests(database, keys, self.metrics), Reporting(database, keys, self.metrics), self.attaching
+            Admission(database, keys),
+            Manifests(database, keys, self.metrics),
+            Reporting(database, keys, self.metrics),
+            self.attaching,
         )
 
     def start(self, tasks: BackgroundTasks) -> None:
