@@ -19,14 +19,22 @@ from prebuilds.chassis.server import open_server
 from prebuilds.domain.principals import ServiceName
 from prebuilds.events.backbone import open_backbone
 from prebuilds.events.subscriptions import subscribe
+from prebuilds.reconciler.administering import Administering
+from prebuilds.reconciler.asking import Asking
 from prebuilds.reconciler.hints import Hints
 from prebuilds.reconciler.inspecting import Inspector
+from prebuilds.reconciler.keys import Keys
 from prebuilds.reconciler.passes import Reconciler
+from prebuilds.reconciler.promoting import Promoting
+from prebuilds.reconciler.pushing import Pushing
+from prebuilds.reconciler.reading import AdminReading, TemplateReading
 from prebuilds.reconciler.rpc.admin import AdminServicer
 from prebuilds.reconciler.rpc.pools import PoolServicer
 from prebuilds.reconciler.rpc.templates import TemplateServicer
 from prebuilds.reconciler.rules.planner import Config
 from prebuilds.reconciler.settings import ReconcilerSettings
+from prebuilds.reconciler.templating import Templating
+from prebuilds.reconciler.viewing import Viewing
 from prebuilds.reconciler.wakeups import SUBSCRIPTION, Wakeups
 from prebuilds.store.directory import StoredDirectory
 from prebuilds.store.faults import refusal_for
@@ -79,9 +87,15 @@ async def open_app(
 
         inspector = Inspector(database, config=config, lookback=settings.backoff_lookback)
         # Methods that are not built yet are the base's own, which it declares abstract to type checkers.
-        templates = TemplateServicer(database)  # pyright: ignore[reportAbstractUsage] - as above
-        pools = PoolServicer(database, inspector, reconciler, hints)  # pyright: ignore[reportAbstractUsage] - as above
-        admin = AdminServicer(database)  # pyright: ignore[reportAbstractUsage] - as above
+        templates = TemplateServicer(  # pyright: ignore[reportAbstractUsage] - as above
+            Templating(database), Pushing(database), Promoting(database), TemplateReading(database)
+        )
+        pools = PoolServicer(  # pyright: ignore[reportAbstractUsage] - as above
+            Viewing(database, inspector), Asking(database, inspector, reconciler, hints)
+        )
+        admin = AdminServicer(  # pyright: ignore[reportAbstractUsage] - as above
+            Administering(database), Keys(database), AdminReading(database)
+        )
         server = await stack.enter_async_context(
             open_server(
                 settings,

@@ -29,33 +29,40 @@ class Promoted:
     previous_version_id: VersionId | None
 
 
-async def promote(database: Database, caller: Caller, version_id: UUID) -> Promoted:
-    """Make a version the active one; does nothing where it is already. Refuses TEMPLATE_DELETED."""
+class Promoting:
+    """Promotes versions."""
 
-    async def work(tx: Transaction) -> Promoted:
-        version = await version_for(tx, caller, version_id, Action.UPDATE)
-        template = await lock_template(tx, version.template_id)
-        if template.deleted:
-            raise Refusal(Reason.TEMPLATE_DELETED, f"template {version.template_name!r} is deleted")
-        if template.active_version_id != version.id:
-            await make_active(tx, version, Manifest.model_validate(version.manifest))
-            entry = AuditEntry(
-                actor_of(caller),
-                "template.promote",
-                "template",
-                version.template_id,
-                version.template_name,
-                version.organization_id,
-                {"version": version.name},
+    def __init__(self, database: Database) -> None:
+        """Work in this database."""
+        self._database = database
+
+    async def promote(self, caller: Caller, version_id: UUID) -> Promoted:
+        """Make a version the active one; does nothing where it is already. Refuses TEMPLATE_DELETED."""
+
+        async def work(tx: Transaction) -> Promoted:
+            version = await version_for(tx, caller, version_id, Action.UPDATE)
+            template = await lock_template(tx, version.template_id)
+            if template.deleted:
+                raise Refusal(Reason.TEMPLATE_DELETED, f"template {version.template_name!r} is deleted")
+            if template.active_version_id != version.id:
+                await make_active(tx, version, Manifest.model_validate(version.manifest))
+                entry = AuditEntry(
+                    actor_of(caller),
+                    "template.promote",
+                    "template",
+                    version.template_id,
+                    version.template_name,
+                    version.organization_id,
+                    {"version": version.name},
+                )
+                await record_deed(tx, entry)
+            return Promoted(
+                await template_for(tx, caller, version.template_id, Action.UPDATE),
+                await version_for(tx, caller, version_id, Action.UPDATE),
+                template.active_version_id,
             )
-            await record_deed(tx, entry)
-        return Promoted(
-            await template_for(tx, caller, version.template_id, Action.UPDATE),
-            await version_for(tx, caller, version_id, Action.UPDATE),
-            template.active_version_id,
-        )
 
-    return await database.run("promote", work)
+        return await self._database.run("promote", work)
 
 
 async def make_active(tx: Transaction, version: VersionRow, manifest: Manifest) -> None:

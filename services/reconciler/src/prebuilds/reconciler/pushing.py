@@ -63,19 +63,26 @@ class _OnlyChecked(Exception):  # noqa: N818 - ends a transaction that must not 
         self.pushed = pushed
 
 
-async def push(database: Database, caller: Caller, order: PushOrder) -> Pushed:
-    """Check an archive and store it as a new version; the first one becomes active.
+class Pushing:
+    """Pushes versions."""
 
-    Raises Refusal INVALID_MANIFEST, INVALID_ARCHIVE, ARCHIVE_TOO_LARGE, NAME_TAKEN, REQUEST_ID_REUSED; nothing is
-    stored then, and nothing with `validate_only`.
-    """
-    async with database.read("find organisation") as tx:
-        organization = await organization_for(tx, caller, order.organization, Resource.TEMPLATE, Action.UPDATE)
-    checked = await asyncio.to_thread(check_archive, order.archive)
-    try:
-        return await database.run("push", lambda tx: _store(tx, caller, organization.id, order, checked))
-    except _OnlyChecked as end:
-        return end.pushed
+    def __init__(self, database: Database) -> None:
+        """Work in this database."""
+        self._database = database
+
+    async def push(self, caller: Caller, order: PushOrder) -> Pushed:
+        """Check an archive and store it as a new version; the first one becomes active.
+
+        Raises Refusal INVALID_MANIFEST, INVALID_ARCHIVE, ARCHIVE_TOO_LARGE, NAME_TAKEN, REQUEST_ID_REUSED; nothing is
+        stored then, and nothing with `validate_only`.
+        """
+        async with self._database.read("find organisation") as tx:
+            organization = await organization_for(tx, caller, order.organization, Resource.TEMPLATE, Action.UPDATE)
+        checked = await asyncio.to_thread(check_archive, order.archive)
+        try:
+            return await self._database.run("push", lambda tx: _store(tx, caller, organization.id, order, checked))
+        except _OnlyChecked as end:
+            return end.pushed
 
 
 async def _store(

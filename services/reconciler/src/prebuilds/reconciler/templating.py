@@ -38,32 +38,41 @@ class TemplateOrder:
     request_id: str
 
 
-async def create_template(database: Database, caller: Caller, order: TemplateOrder) -> TemplateRow:
-    """Make a template without a version. Refuses NAME_TAKEN, REQUEST_ID_REUSED."""
+class Templating:
+    """Makes templates."""
 
-    async def work(tx: Transaction) -> TemplateRow:
-        organization = await organization_for(tx, caller, order.organization, Resource.TEMPLATE, Action.CREATE)
-        template_id = TemplateId(uuid4())
-        request = RequestKey(organization.id, caller.key, METHOD, order.request_id)
-        template = NewTemplate(
-            name=order.name,
-            display_name=order.display_name,
-            description=order.description,
-            default_ttl=order.default_ttl,
-            autostart=order.autostart,
-            time_til_dormant=order.time_til_dormant,
-            time_til_dormant_autodelete=order.time_til_dormant_autodelete,
-            max_starting=order.max_starting,
-        )
-        content = fingerprint({name: str(value) for name, value in asdict(template).items()})
-        if not await admit(tx, request, content, {"template_id": str(template_id)}):
-            first = await first_answer(tx, request, content)
-            if first is None:
-                raise Refusal(Reason.TRANSACTION_CONFLICT, "the first answer to this request has just expired")
-            return (await find_templates(tx, id_=UUID(first["template_id"]), with_deleted=True))[0]
-        await insert_template(tx, template_id, organization.id, template)
-        entry = AuditEntry(actor_of(caller), "template.create", "template", template_id, order.name, organization.id)
-        await record_deed(tx, entry)
-        return (await find_templates(tx, id_=template_id))[0]
+    def __init__(self, database: Database) -> None:
+        """Work in this database."""
+        self._database = database
 
-    return await database.run("create template", work)
+    async def create(self, caller: Caller, order: TemplateOrder) -> TemplateRow:
+        """Make a template without a version. Refuses NAME_TAKEN, REQUEST_ID_REUSED."""
+
+        async def work(tx: Transaction) -> TemplateRow:
+            organization = await organization_for(tx, caller, order.organization, Resource.TEMPLATE, Action.CREATE)
+            template_id = TemplateId(uuid4())
+            request = RequestKey(organization.id, caller.key, METHOD, order.request_id)
+            template = NewTemplate(
+                name=order.name,
+                display_name=order.display_name,
+                description=order.description,
+                default_ttl=order.default_ttl,
+                autostart=order.autostart,
+                time_til_dormant=order.time_til_dormant,
+                time_til_dormant_autodelete=order.time_til_dormant_autodelete,
+                max_starting=order.max_starting,
+            )
+            content = fingerprint({name: str(value) for name, value in asdict(template).items()})
+            if not await admit(tx, request, content, {"template_id": str(template_id)}):
+                first = await first_answer(tx, request, content)
+                if first is None:
+                    raise Refusal(Reason.TRANSACTION_CONFLICT, "the first answer to this request has just expired")
+                return (await find_templates(tx, id_=UUID(first["template_id"]), with_deleted=True))[0]
+            await insert_template(tx, template_id, organization.id, template)
+            entry = AuditEntry(
+                actor_of(caller), "template.create", "template", template_id, order.name, organization.id
+            )
+            await record_deed(tx, entry)
+            return (await find_templates(tx, id_=template_id))[0]
+
+        return await self._database.run("create template", work)

@@ -9,20 +9,15 @@ import grpc.aio
 from prebuilds.chassis.caller import current_caller
 from prebuilds.chassis.fields import Fields, read_id
 from prebuilds.chassis.paging import by_name, by_name_and_id, read_page
-from prebuilds.chassis.policy import Action, Resource
 from prebuilds.domain.principals import Role
-from prebuilds.reconciler.access import organization_for
 from prebuilds.reconciler.administering import (
+    Administering,
     MemberOrder,
     OrganizationOrder,
-    create_member,
-    create_organization,
 )
-from prebuilds.reconciler.keys import KeyOrder, create_key, key_for, revoke_key, scope_of_keys
-from prebuilds.reconciler.queries.keys import find_keys
-from prebuilds.reconciler.queries.people import find_members, find_organizations
+from prebuilds.reconciler.keys import KeyOrder, Keys
+from prebuilds.reconciler.reading import AdminReading, KeyFilter, MemberFilter
 from prebuilds.reconciler.rpc.messages import key_message, member_message, organization_message, roles_of
-from prebuilds.store.database import Database
 from prebuilds.v1 import admin_service_pb2 as pb
 from prebuilds.v1.admin_service_pb2_grpc import AdminServiceServicer
 
@@ -35,9 +30,11 @@ _MAX_TAG: Final = 64
 class AdminServicer(AdminServiceServicer):
     """Organisations, their people and their keys."""
 
-    def __init__(self, database: Database) -> None:
-        """Reads and writes through this database."""
-        self._database = database
+    def __init__(self, administering: Administering, keys: Keys, reading: AdminReading) -> None:
+        """Reads requests for these."""
+        self._administering = administering
+        self._keys = keys
+        self._reading = reading
 
     async def CreateOrganization(
         self, request: pb.CreateOrganizationRequest, context: Context
@@ -51,7 +48,7 @@ class AdminServicer(AdminServiceServicer):
         )
         fields.done()
 
-        row = await create_organization(self._database, current_caller(), order)
+        row = await self._administering.create_organization(current_caller(), order)
 
         return pb.CreateOrganizationResponse(organization=organization_message(row))
 
@@ -59,8 +56,7 @@ class AdminServicer(AdminServiceServicer):
         """Answer one organisation."""
         organization_id = read_id(request.id)
 
-        async with self._database.read("get organisation") as tx:
-            row = await organization_for(tx, current_caller(), str(organization_id), Resource.ORGANIZATION, Action.READ)
+        row = await self._reading.organization(current_caller(), organization_id)
 
         return pb.GetOrganizationResponse(organization=organization_message(row))
 
@@ -72,19 +68,9 @@ class AdminServicer(AdminServiceServicer):
         conditions = fields.filter(request.filter, ("name",))
         page = read_page(fields, request, by_name)
         fields.done()
-        after = page.after()
 
-        person = current_caller().person()
-        async with self._database.read("list organisations") as tx:
-            rows = await find_organizations(
-                tx,
-                named=conditions.text("name"),
-                visible=None if person.is_operator else person.roles,
-                after=after[0] if after else None,
-                limit=page.limit,
-            )
+        listed = await self._reading.organizations(current_caller(), conditions.text("name"), page)
 
-        listed = page.cut(rows, lambda row: (row.name,))
         return pb.ListOrganizationsResponse(
             organizations=map(organization_message, listed.things), next_page_token=listed.next_token
         )
@@ -103,7 +89,7 @@ class AdminServicer(AdminServiceServicer):
         )
         fields.done()
 
-        row = await create_member(self._database, current_caller(), order)
+        row = await self._administering.create_member(current_caller(), order)
 
         return pb.CreateMemberResponse(member=member_message(row))
 
@@ -112,25 +98,17 @@ class AdminServicer(AdminServiceServicer):
         fields = Fields()
         organization = fields.required("organization", request.organization)
         conditions = fields.filter(request.filter, ("name", "role", "group"))
-        role = conditions.word("role", Role)
+        wanted = MemberFilter(
+            name=conditions.text("name"),
+            role=conditions.word("role", Role),
+            group=conditions.text("group"),
+            show_system=request.show_system,
+        )
         page = read_page(fields, request, by_name_and_id)
         fields.done()
-        after = page.after()
 
-        async with self._database.read("list members", snapshot=True) as tx:
-            scope = await organization_for(tx, current_caller(), organization, Resource.ORGANIZATION, Action.READ)
-            rows = await find_members(
-                tx,
-                scope.id,
-                name=conditions.text("name"),
-                role=role,
-                group=conditions.text("group"),
-                with_system=request.show_system,
-                after=after,
-                limit=page.limit,
-            )
+        listed = await self._reading.members(current_caller(), organization, wanted, page)
 
-        listed = page.cut(rows, lambda row: (row.user_name, row.user_id))
         return pb.ListMembersResponse(members=map(member_message, listed.things), next_page_token=listed.next_token)
 
     async def CreateProvisionerKey(
@@ -153,7 +131,7 @@ class AdminServicer(AdminServiceServicer):
             fields.at_most(field, value, _MAX_TAG)
         fields.done()
 
-        created = await create_key(self._database, current_caller(), order)
+        created = await self._keys.create(current_caller(), order)
 
         return pb.CreateProvisionerKeyResponse(provisioner_key=key_message(created.key), secret=created.secret)
 
@@ -163,8 +141,7 @@ class AdminServicer(AdminServiceServicer):
         """Answer one key."""
         key_id = read_id(request.id)
 
-        async with self._database.read("get provisioner key") as tx:
-            row = await key_for(tx, current_caller(), key_id, Action.READ)
+        row = await self._reading.key(current_caller(), key_id)
 
         return pb.GetProvisionerKeyResponse(provisioner_key=key_message(row))
 
@@ -174,21 +151,12 @@ class AdminServicer(AdminServiceServicer):
         """Answer keys, by name."""
         fields = Fields()
         conditions = fields.filter(request.filter, ("name",))
+        wanted = KeyFilter(name=conditions.text("name"), show_revoked=request.show_revoked)
         page = read_page(fields, request, by_name)
         fields.done()
-        after = page.after()
 
-        async with self._database.read("list provisioner keys") as tx:
-            rows = await find_keys(
-                tx,
-                organization_id=await scope_of_keys(tx, current_caller(), request.organization, Action.READ),
-                name=conditions.text("name"),
-                with_revoked=request.show_revoked,
-                after=after[0] if after else None,
-                limit=page.limit,
-            )
+        listed = await self._reading.keys(current_caller(), request.organization, wanted, page)
 
-        listed = page.cut(rows, lambda row: (row.name,))
         return pb.ListProvisionerKeysResponse(
             provisioner_keys=map(key_message, listed.things), next_page_token=listed.next_token
         )
@@ -199,6 +167,6 @@ class AdminServicer(AdminServiceServicer):
         """Make a key no longer good."""
         key_id = read_id(request.id)
 
-        row = await revoke_key(self._database, current_caller(), key_id)
+        row = await self._keys.revoke(current_caller(), key_id)
 
         return pb.RevokeProvisionerKeyResponse(provisioner_key=key_message(row))

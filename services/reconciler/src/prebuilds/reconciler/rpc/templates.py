@@ -11,25 +11,14 @@ import grpc.aio
 
 from prebuilds.chassis.caller import current_caller
 from prebuilds.chassis.fields import Fields, read_id
-from prebuilds.chassis.paging import MAX_PAGE_SIZE, by_name_and_id, read_page
-from prebuilds.chassis.policy import Action, Resource
+from prebuilds.chassis.paging import by_name_and_id, read_page
 from prebuilds.domain.pools import PresetStatus
-from prebuilds.domain.refusals import Reason, Refusal
-from prebuilds.reconciler.access import (
-    check_access,
-    organization_for,
-    template_for,
-    template_named,
-    version_for,
-)
-from prebuilds.reconciler.promoting import promote
-from prebuilds.reconciler.pushing import PushOrder, push
-from prebuilds.reconciler.queries.templates import find_templates
-from prebuilds.reconciler.queries.versions import find_presets, find_versions
+from prebuilds.reconciler.promoting import Promoting
+from prebuilds.reconciler.pushing import Pushing, PushOrder
+from prebuilds.reconciler.reading import PresetFilter, TemplateFilter, TemplateReading, VersionFilter
 from prebuilds.reconciler.rpc.messages import preset_message, template_message, text_of, version_message
 from prebuilds.reconciler.rules.manifest import check_autostart
-from prebuilds.reconciler.templating import TemplateOrder, create_template
-from prebuilds.store.database import Database
+from prebuilds.reconciler.templating import TemplateOrder, Templating
 from prebuilds.v1 import template_service_pb2 as pb
 from prebuilds.v1.template_service_pb2_grpc import TemplateServiceServicer
 
@@ -42,15 +31,20 @@ _HOUR: Final = timedelta(hours=1)
 class TemplateServicer(TemplateServiceServicer):
     """Templates, their versions and their presets."""
 
-    def __init__(self, database: Database) -> None:
-        """Reads and writes through this database."""
-        self._database = database
+    def __init__(
+        self, templating: Templating, pushing: Pushing, promoting: Promoting, reading: TemplateReading
+    ) -> None:
+        """Reads requests for these."""
+        self._templating = templating
+        self._pushing = pushing
+        self._promoting = promoting
+        self._reading = reading
 
     async def CreateTemplate(self, request: pb.CreateTemplateRequest, context: Context) -> pb.CreateTemplateResponse:
         """Make a template without a version."""
         order = _template_order(request)
 
-        row = await create_template(self._database, current_caller(), order)
+        row = await self._templating.create(current_caller(), order)
 
         return pb.CreateTemplateResponse(template=template_message(row))
 
@@ -73,7 +67,7 @@ class TemplateServicer(TemplateServiceServicer):
         fields.required("archive", "given" if request.archive else "")
         fields.done()
 
-        pushed = await push(self._database, current_caller(), order)
+        pushed = await self._pushing.push(current_caller(), order)
 
         answer = pb.PushTemplateVersionResponse(
             version=version_message(pushed.version),
@@ -89,7 +83,7 @@ class TemplateServicer(TemplateServiceServicer):
         """Make a version the active one."""
         version_id = read_id(request.id)
 
-        promoted = await promote(self._database, current_caller(), version_id)
+        promoted = await self._promoting.promote(current_caller(), version_id)
 
         return pb.PromoteTemplateVersionResponse(
             template=template_message(promoted.template),
@@ -101,8 +95,7 @@ class TemplateServicer(TemplateServiceServicer):
         """Answer one template."""
         template_id = read_id(request.id)
 
-        async with self._database.read("get template") as tx:
-            row = await template_for(tx, current_caller(), template_id, Action.READ)
+        row = await self._reading.template(current_caller(), template_id)
 
         return pb.GetTemplateResponse(template=template_message(row))
 
@@ -111,24 +104,16 @@ class TemplateServicer(TemplateServiceServicer):
         fields = Fields()
         organization = fields.required("organization", request.organization)
         conditions = fields.filter(request.filter, ("name", "deprecated"))
-        is_deprecated = conditions.truth("deprecated")
+        wanted = TemplateFilter(
+            name=conditions.text("name"),
+            is_deprecated=conditions.truth("deprecated"),
+            show_deleted=request.show_deleted,
+        )
         page = read_page(fields, request, by_name_and_id)
         fields.done()
-        after = page.after()
 
-        async with self._database.read("list templates") as tx:
-            scope = await organization_for(tx, current_caller(), organization, Resource.TEMPLATE, Action.READ)
-            rows = await find_templates(
-                tx,
-                organization_id=scope.id,
-                with_deleted=request.show_deleted,
-                name=conditions.text("name"),
-                is_deprecated=is_deprecated,
-                after=after,
-                limit=page.limit,
-            )
+        listed = await self._reading.templates(current_caller(), organization, wanted, page)
 
-        listed = page.cut(rows, lambda row: (row.name, row.id))
         return pb.ListTemplatesResponse(
             templates=map(template_message, listed.things), next_page_token=listed.next_token
         )
@@ -139,9 +124,7 @@ class TemplateServicer(TemplateServiceServicer):
         """Answer one version with its presets."""
         version_id = read_id(request.id)
 
-        async with self._database.read("get version", snapshot=True) as tx:
-            row = await version_for(tx, current_caller(), version_id, Action.READ)
-            presets = await find_presets(tx, version_id=row.id, limit=MAX_PAGE_SIZE)
+        row, presets = await self._reading.version(current_caller(), version_id)
 
         return pb.GetTemplateVersionResponse(version=version_message(row), presets=map(preset_message, presets))
 
@@ -153,23 +136,12 @@ class TemplateServicer(TemplateServiceServicer):
         organization = fields.required("organization", request.organization)
         template = fields.required("template", request.template)
         conditions = fields.filter(request.filter, ("name", "active"))
-        is_active = conditions.truth("active")
+        wanted = VersionFilter(name=conditions.text("name"), is_active=conditions.truth("active"))
         page = read_page(fields, request, _by_number)
         fields.done()
-        before = page.after()
 
-        async with self._database.read("list versions", snapshot=True) as tx:
-            scope = await organization_for(tx, current_caller(), organization, Resource.TEMPLATE, Action.READ)
-            rows = await find_versions(
-                tx,
-                template_id=(await template_named(tx, scope.id, template)).id,
-                name=conditions.text("name"),
-                is_active=is_active,
-                before=before[0] if before else None,
-                limit=page.limit,
-            )
+        listed = await self._reading.versions(current_caller(), organization, template, wanted, page)
 
-        listed = page.cut(rows, lambda row: (row.number,))
         return pb.ListTemplateVersionsResponse(
             versions=map(version_message, listed.things), next_page_token=listed.next_token
         )
@@ -178,14 +150,9 @@ class TemplateServicer(TemplateServiceServicer):
         """Answer one preset."""
         preset_id = read_id(request.id)
 
-        async with self._database.read("get preset") as tx:
-            found = await find_presets(tx, id_=preset_id)
-        if not found:
-            raise Refusal.not_found("preset", request.id)
-        organization_id = found[0].organization_id
-        check_access(current_caller(), organization_id, Resource.TEMPLATE, Action.READ, kind="preset", id_=preset_id)
+        row = await self._reading.preset(current_caller(), preset_id)
 
-        return pb.GetPresetResponse(preset=preset_message(found[0]))
+        return pb.GetPresetResponse(preset=preset_message(row))
 
     async def ListPresets(self, request: pb.ListPresetsRequest, context: Context) -> pb.ListPresetsResponse:
         """Answer the presets of a version, the default one first."""
@@ -193,32 +160,17 @@ class TemplateServicer(TemplateServiceServicer):
         organization = fields.required("organization", request.organization)
         template = fields.required("template", request.template)
         conditions = fields.filter(request.filter, ("name", "status", "has_pool"))
-        status = conditions.word("status", PresetStatus)
-        has_pool = conditions.truth("has_pool")
+        wanted = PresetFilter(
+            version=request.version,
+            name=conditions.text("name"),
+            status=conditions.word("status", PresetStatus),
+            has_pool=conditions.truth("has_pool"),
+        )
         page = read_page(fields, request, _by_default_and_name)
         fields.done()
-        after = page.after()
 
-        async with self._database.read("list presets", snapshot=True) as tx:
-            scope = await organization_for(tx, current_caller(), organization, Resource.TEMPLATE, Action.READ)
-            owner = await template_named(tx, scope.id, template)
-            if not request.version and owner.active_version_id is None:
-                raise Refusal(Reason.NO_ACTIVE_VERSION, f"template {owner.name!r} has no active version")
-            named = request.version or text_of(owner.active_version_id)
-            versions = await find_versions(tx, template_id=owner.id, named=named)
-            if not versions:
-                raise Refusal.not_found("template version", named)
-            rows = await find_presets(
-                tx,
-                version_id=versions[0].id,
-                name=conditions.text("name"),
-                status=status,
-                has_pool=has_pool,
-                after=after,
-                limit=page.limit,
-            )
+        listed = await self._reading.presets(current_caller(), organization, template, wanted, page)
 
-        listed = page.cut(rows, lambda row: (row.is_default, row.name))
         return pb.ListPresetsResponse(presets=map(preset_message, listed.things), next_page_token=listed.next_token)
 
 
