@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+from uuid import UUID
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from prebuilds.domain.names import MAX_NAME_LENGTH, default_workspace_name, is_name, prebuild_name
+from prebuilds.domain.names import MAX_NAME_LENGTH, default_workspace_name, is_id, is_name, prebuild_name
 
 
 @pytest.mark.parametrize("text", ["a", "python-dev", "a1-b2-c3", "x" * MAX_NAME_LENGTH])
@@ -37,3 +39,11 @@ def test_a_workspace_is_named_after_its_template(template: str, random: bytes) -
     assert is_name(name)
     assert name[-7] == "-"
     assert template.startswith(name[:-7])
+
+
+@pytest.mark.parametrize(
+    "text", [str(UUID(int=7)), UUID(int=7).hex.upper(), f"{{{UUID(int=7)}}}", f"urn:uuid:{UUID(int=7)}"]
+)
+def test_an_id_is_whatever_requests_read_as_one(text: str) -> None:
+    assert is_id(text)
+    assert not is_id(f"{text}x")

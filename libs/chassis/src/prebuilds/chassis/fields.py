@@ -12,6 +12,7 @@ from uuid import UUID
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
 
+from prebuilds.domain.durations import LONGEST, written
 from prebuilds.domain.names import MAX_NAME_LENGTH, is_name
 from prebuilds.domain.refusals import Refusal, Violation
 
@@ -23,7 +24,7 @@ MAX_NAMED: Final = 200
 _REQUEST_ID: Final = re.compile(r"[\x20-\x7e]{0,128}")
 _FILTER: Final = "filter"
 _JOINED_BY: Final = " AND "
-_LONGEST: Final = timedelta(seconds=10**11)  # what Postgres can add to the present
+_SECOND: Final = 10**9  # nanoseconds
 _NO_ID: Final = UUID(int=0)
 _NO_TIME: Final = datetime.min.replace(tzinfo=UTC)
 
@@ -99,25 +100,24 @@ class Fields:
         self, field: str, value: Duration, *, least: timedelta = timedelta(0), most: timedelta | None = None
     ) -> timedelta:
         """A length of time: zero, or `least` to `most`; None is no bound."""
-        try:
-            length = value.ToTimedelta()
-        except (ValueError, OverflowError):
-            length = timedelta.max
-        if abs(length) > _LONGEST:
+        if not _is_duration(value):
             self.wrong(field, "is not a duration")
             return timedelta(0)
+        length = value.ToTimedelta()
         if length and (length < least or (most is not None and length > most)):
-            allowed = f"at least {_seconds(least)}" if most is None else f"{_seconds(least)} to {_seconds(most)}"
+            allowed = f"at least {written(least)}" if most is None else f"{written(least)} to {written(most)}"
             self.wrong(field, f"must be zero, or {allowed}" if least else f"must be {allowed}")
         return length
 
     def time(self, field: str, value: Timestamp) -> datetime:
         """A moment."""
         try:
-            return value.ToDatetime(UTC)
+            if 0 <= value.nanos < _SECOND:
+                return value.ToDatetime(UTC)
         except (ValueError, OverflowError):
-            self.wrong(field, "is no time between the years 1 and 9999")
-            return _NO_TIME
+            pass
+        self.wrong(field, "is no time between the years 1 and 9999")
+        return _NO_TIME
 
     def filter(self, text: str, fields: Collection[str]) -> Filter:
         """A list's filter: `field=value` joined by ` AND `, each of these fields at most once."""
@@ -184,5 +184,7 @@ def read_id(text: str) -> UUID:
     return id_
 
 
-def _seconds(length: timedelta) -> str:
-    return f"{length.total_seconds():g} s"
+def _is_duration(value: Duration) -> bool:
+    """Whether both parts are within their bounds and of one sign, and the length is one that can be reckoned with."""
+    agree = value.seconds * value.nanos >= 0
+    return agree and abs(value.nanos) < _SECOND and abs(value.seconds) < LONGEST.total_seconds()

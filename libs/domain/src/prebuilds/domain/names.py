@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import re
 from typing import Final
+from uuid import UUID
 
 NAME_PATTERN: Final = r"[a-z0-9](?:-?[a-z0-9])*"
 """Names of organisations, templates and workspaces: lower-case words joined by single dashes."""
@@ -22,6 +23,15 @@ _PREBUILD_SUFFIX_LENGTH: Final = 15
 def is_name(text: str) -> bool:
     """Whether the text can be a name; what looks like an id cannot, because requests take either."""
     return len(text) <= MAX_NAME_LENGTH and _NAME.fullmatch(text) is not None and _UUID.fullmatch(text) is None
+
+
+def is_id(text: str) -> bool:
+    """Whether requests would take the text for an id."""
+    try:
+        UUID(text)
+    except ValueError:
+        return False
+    return True
 
 
 def prebuild_name(random: bytes) -> str:
