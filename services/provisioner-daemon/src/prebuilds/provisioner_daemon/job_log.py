@@ -56,5 +56,7 @@ class JobLog:
         await self._written.wait()
 
     def _append(self, text: str, level: LogLevel, stage: str) -> None:
+        # What programs print may hold NUL, which the service takes in no text.
+        text = text.replace("\0", "\N{REPLACEMENT CHARACTER}")
         self._pending.append(LogLine(self._next, datetime.now(UTC), level, stage, text))
         self._next += 1

@@ -92,7 +92,8 @@ def fail_request(lease: JobLease, end: BadEnd, lines: Sequence[LogLine]) -> pb.F
     failure_class = end.failure_class
     return pb.FailJobRequest(
         lease=_lease(lease),
-        error=end.error,
+        # A tool's words may hold NUL, which the service takes in no text.
+        error=end.error.replace("\0", "\N{REPLACEMENT CHARACTER}"),
         failure_class=workspace_pb2.FAILURE_CLASS_UNSPECIFIED if failure_class is None else _CLASSES[failure_class],
         canceled=failure_class is None,
         host_id=end.host_id,

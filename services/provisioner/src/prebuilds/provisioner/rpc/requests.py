@@ -74,17 +74,14 @@ def read_complete(request: pb.CompleteJobRequest) -> tuple[HeldLease, Completion
     report: dict[str, object] = {
         "resources": [
             {
-                "type": _text(resource.type),
-                "name": _text(resource.name),
+                "type": resource.type,
+                "name": resource.name,
                 "daily_cost": resource.daily_cost,
-                "metadata": {_text(key): _text(value) for key, value in resource.metadata.items()},
+                "metadata": dict(resource.metadata),
             }
             for resource in request.resources
         ],
-        "replacements": [
-            {"resource": _text(each.resource), "paths": [_text(path) for path in each.paths]}
-            for each in request.replacements
-        ],
+        "replacements": [{"resource": each.resource, "paths": list(each.paths)} for each in request.replacements],
         "timings": _timings(fields, request.timings),
     }
     fields.done()
@@ -111,7 +108,7 @@ def read_fail(request: pb.FailJobRequest) -> tuple[HeldLease, Failure]:
     report: dict[str, object] = {"timings": _timings(fields, request.timings)}
     fields.done()
     return held, Failure(
-        error=_text(request.error)[:MAX_ERROR],
+        error=request.error[:MAX_ERROR],
         failure_class=failure_class,
         is_canceled=request.canceled,
         host_id=request.host_id,
@@ -143,7 +140,7 @@ def _logs(fields: Fields, logs: Sequence[job_pb2.JobLog]) -> Sequence[LogLine]:
         fields.check(f"{field}.stage", f"at most {MAX_STAGE} characters", is_good=len(log.stage) <= MAX_STAGE)
         logged_at = fields.time(f"{field}.log_time", log.log_time)
         level = _LEVELS.get(log.level, LogLevel.INFO)
-        lines.append(LogLine(log.sequence, logged_at, level, _text(log.stage), _text(log.text)[:MAX_LINE]))
+        lines.append(LogLine(log.sequence, logged_at, level, log.stage, log.text[:MAX_LINE]))
     return lines
 
 
@@ -151,7 +148,7 @@ def _timings(fields: Fields, timings: Sequence[job_pb2.JobTiming]) -> list[dict[
     fields.check("timings", f"at most {MAX_TIMINGS}", is_good=len(timings) <= MAX_TIMINGS)
     return [
         {
-            "stage": _text(timing.stage),
+            "stage": timing.stage,
             "started_at": fields.time(f"timings[{number}].start_time", timing.start_time).isoformat(),
             "seconds": fields.duration(
                 f"timings[{number}].duration", timing.duration, most=timedelta(days=365)
@@ -171,8 +168,3 @@ def _check_host(fields: Fields, host_id: str) -> None:
         "must have 1 to 64 letters, digits and hyphens",
         is_good=not host_id or bool(_HOST.fullmatch(host_id)),
     )
-
-
-def _text(text: str) -> str:
-    """The text without what Postgres cannot hold."""
-    return text.replace("\0", "\N{REPLACEMENT CHARACTER}")
