@@ -95,6 +95,8 @@ async def test_an_oversized_archive_is_refused(operator: Client, database: Datab
         await operator.push(archive=b"\x1f\x8b" + noise * 164 + b"x" * 100)
     with refused(Reason.ARCHIVE_TOO_LARGE):
         await operator.push(archive=make_archive(make_manifest(), {"zeros": bytes(33 * 1024**2)}))
+    with refused(Reason.ARCHIVE_TOO_LARGE):
+        await operator.push(archive=bytes(16 * 1024**2))
     assert await stored(database) == [0, 0, 0, 0, 0]
 
 

@@ -18,9 +18,9 @@ from prebuilds.events.backbone import BackboneSettings
 class ReconcilerSettings(ServerSettings, BackboneSettings, IdentitySettings):
     """Everything that an operator sets about the reconciler."""
 
-    # An archive of 4 MiB, and the request around it.
+    # Archives of 4 MiB are taken; larger ones up to 16 MiB arrive, to be refused with a reason: gRPC itself gives none.
     max_message_size: ByteSize = Field(
-        5 * 1024**2, ge=4 * 1024**2 + 64 * 1024, le=256 * 1024**2, description="Largest request and answer, in bytes."
+        17 * 1024**2, ge=4 * 1024**2 + 64 * 1024, le=256 * 1024**2, description="Largest request and answer, in bytes."
     )
     reconciliation_interval: Duration = Field(
         timedelta(minutes=1),
