@@ -109,6 +109,14 @@ async def test_a_reinit_that_comes_twice_or_is_of_the_own_generation_is_ignored(
         assert len(agent.gateway.begun) == 2
 
 
+async def test_an_error_that_no_server_would_take_is_reported_in_other_characters() -> None:
+    work = RecordedWork()
+    work.result = StartFailed("a\0b")
+    async with running_agent(work) as agent:
+        report = await agent.gateway.reported(1, AgentState.START_ERROR)
+        assert report.error == "a\N{REPLACEMENT CHARACTER}b"
+
+
 async def test_a_startup_that_takes_time_is_reported_as_starting_first() -> None:
     work = RecordedWork()
     work.may_end.clear()

@@ -101,4 +101,5 @@ _STATES: Final = {state: agent_pb2.AgentState.Value(f"AGENT_STATE_{state.name}")
 
 
 def _cut(error: str) -> str:
-    return error.encode()[-MAX_ERROR_LENGTH:].decode(errors="ignore")
+    # What a script prints may hold NUL, which no server takes; a report that is refused would never arrive.
+    return error.replace("\0", "\N{REPLACEMENT CHARACTER}").encode()[-MAX_ERROR_LENGTH:].decode(errors="ignore")
