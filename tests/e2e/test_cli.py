@@ -9,9 +9,11 @@ import sys
 from pathlib import Path
 from typing import Any, cast
 
+import jwt
 import pytest
 
 from prebuilds.embedded.tour import write_client_file
+from prebuilds.sdk.keys import SigningKey
 from tests.support.stack import RunningSystem
 
 COMMAND = [sys.executable, "-m", "prebuilds.cli"]
@@ -124,11 +126,32 @@ def test_what_cannot_be_meant_ends_with_2(tmp_path: Path, words: tuple[str, ...]
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.parametrize(
+    "variable, what", [("PREBUILDS_TOKEN_FILE", "token file"), ("PREBUILDS_CLIENT_FILE", "client file")]
+)
+def test_a_file_that_cannot_be_read_is_named(tmp_path: Path, variable: str, what: str) -> None:
+    missing = str(tmp_path / "missing")
+
+    done = Shell(tmp_path, **{variable: missing}).type("pools", "list")
+
+    assert done.returncode == 2
+    assert done.stderr.startswith(f"error: the {what}")
+    assert missing in done.stderr
+
+
+def test_a_token_is_issued_for_the_issuer_and_audience_that_the_servers_environment_names(tmp_path: Path) -> None:
+    (tmp_path / "key.pem").write_bytes(SigningKey.generate().pem())
+    shell = Shell(tmp_path, PREBUILDS_TOKEN_ISSUER="here", PREBUILDS_TOKEN_AUDIENCE="there")
+
+    token = shell.type("tokens", "issue", "bob", "--key", "key.pem").stdout.strip()
+
+    claims = jwt.decode(token, options={"verify_signature": False})
+    assert (claims["iss"], claims["aud"], claims["sub"]) == ("here", "there", "bob")
+
+
 async def test_an_issued_token_is_that_person(system: RunningSystem, admin: Shell) -> None:
     key = str(system.stack.keys.folder / "people.pem")
-    issued = admin.type(
-        "tokens", "issue", "bob", "--key", key, "--role", "default=member", "--issuer", "prebuilds-embedded"
-    )
+    issued = admin.type("tokens", "issue", "bob", "--key", key, "--role", "default=member")
     bob = Shell(admin.folder, **{**admin.environment, "PREBUILDS_TOKEN": issued.stdout.strip()})
 
     assert bob.type("pools", "list").returncode == 0

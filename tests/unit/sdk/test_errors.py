@@ -42,6 +42,12 @@ def test_every_wrong_field_is_shown() -> None:
     assert "parameters.size: not an option" in str(error)
 
 
+def test_what_is_wrong_with_no_field_is_shown_too() -> None:
+    error = error_of(failure_of(Refusal.invalid(*(Violation(f"field{number}", "is wrong") for number in range(500)))))
+    *_, last = str(error).splitlines()
+    assert last == f"  and {500 - len(error.violations) + 1} more"
+
+
 def test_what_is_missing_is_named() -> None:
     error = error_of(failure_of(Refusal.not_found("template", "python-dev")))
     assert error.resource == MissingResource("template", "python-dev")

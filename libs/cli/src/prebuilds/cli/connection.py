@@ -65,13 +65,13 @@ def run(work: Callable[[PrebuildsClient, str], Awaitable[T]], *, organization: s
 
 
 def find_connection() -> Connection:
-    """Read environment and client file; a missing address or token ends the program with 2."""
+    """Read environment and client file; a missing address, or a file that cannot be read, ends the program with 2."""
     path = _client_file()
     try:
-        given = {} if path is None else tomllib.loads(path.read_text())
-        token = os.environ.get("PREBUILDS_TOKEN", "") or _token(path, given)
-    except (OSError, tomllib.TOMLDecodeError) as error:
-        fail(f"the client file cannot be read: {error}", EXIT_USAGE)
+        given = {} if path is None else tomllib.loads(_text_of(path, "client file"))
+    except tomllib.TOMLDecodeError as error:
+        fail(f"the client file {path} is not TOML: {error}", EXIT_USAGE)
+    token = os.environ.get("PREBUILDS_TOKEN", "") or _token(path, given)
     values = {
         name: os.environ.get(f"PREBUILDS_{name.upper()}", "") or str(given.get(name, ""))
         for name in ("reconciler", "claims", "organization")
@@ -101,7 +101,16 @@ def _client_file() -> Path | None:
 
 def _token(client_file: Path | None, given: dict[str, object]) -> str:
     if named := os.environ.get("PREBUILDS_TOKEN_FILE"):
-        return Path(named).read_text().strip()
+        return _text_of(Path(named), "token file of PREBUILDS_TOKEN_FILE").strip()
     if client_file is None or "token_file" not in given:
         return ""
-    return (client_file.parent / str(given["token_file"])).read_text().strip()
+    return _text_of(client_file.parent / str(given["token_file"]), f"token file named in {client_file}").strip()
+
+
+def _text_of(path: Path, what: str) -> str:
+    try:
+        return path.read_text()
+    except OSError as error:
+        fail(f"the {what} cannot be read: {path}: {error.strerror}", EXIT_USAGE)
+    except UnicodeDecodeError:
+        fail(f"the {what} cannot be read: {path}: it is no text", EXIT_USAGE)

@@ -30,10 +30,19 @@ def issue(
     operator: Annotated[bool, typer.Option("--operator", help="May do everything everywhere.")] = False,
     name: Annotated[str, typer.Option(help="What people call them; default: the subject.")] = "",
     hours: Annotated[float, typer.Option(min=0.01, max=24 * 365, help="How long it is valid.")] = 12,
-    issuer: Annotated[str, typer.Option(help="As the servers are set.")] = "prebuilds",
-    audience: Annotated[str, typer.Option(help="As the servers are set.")] = "prebuilds",
+    issuer: Annotated[
+        str, typer.Option(envvar="PREBUILDS_TOKEN_ISSUER", help="Issuer of people's tokens, as the servers are set.")
+    ] = "prebuilds",
+    audience: Annotated[
+        str, typer.Option(envvar="PREBUILDS_TOKEN_AUDIENCE", help="Audience of the tokens, as the servers are set.")
+    ] = "prebuilds",
 ) -> None:
-    """Print a token; whoever has it is that person until it expires."""
+    """Print a token; whoever has it is that person until it expires.
+
+    Servers believe it whose PREBUILDS_TOKEN_KEYS_FILE has the key's public
+    half and whose PREBUILDS_TOKEN_ISSUER and PREBUILDS_TOKEN_AUDIENCE are
+    the token's; its roles count where PREBUILDS_TOKEN_ISSUER_AUTHORITATIVE.
+    """
     try:
         token = issue_token(
             SigningKey.read(key),

@@ -59,7 +59,11 @@ class PrebuildsError(Exception):
     def __str__(self) -> str:
         """What a person needs: the message, and each wrong field on a line of its own."""
         lines = [self.message or self.code.name]
-        lines += [f"  {wrong.field}: {wrong.description}" for wrong in self.violations]
+        # What is wrong with the whole request, and how many more wrong fields there are, has no field.
+        lines += [
+            f"  {wrong.field}: {wrong.description}" if wrong.field else f"  {wrong.description}"
+            for wrong in self.violations
+        ]
         return "\n".join(lines)
 
 
