@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from prebuilds.chassis.patterns import matches
 from prebuilds.reconciler.rules.cron import parse_range
 from prebuilds.reconciler.rules.manifest import Manifest
 from prebuilds.reconciler.rules.manifest_checks import check_manifest
@@ -21,7 +22,7 @@ def test_overlap(case: Case) -> None:
 def test_schedules_of_a_preset(case: Case) -> None:
     schedule = [{"cron": expression, "instances": 1} for expression in case["input"]["schedules"]]
     preset = {"name": "p", "prebuilds": {"instances": 1, "scheduling": {"timezone": "UTC", "schedule": schedule}}}
-    checked = check_manifest({"name": "t", "backend": "process", "presets": [preset]})
+    checked = check_manifest({"name": "t", "backend": "process", "presets": [preset]}, matches)
     assert isinstance(checked, Manifest) == case["expect"]["valid"]
 
 
@@ -29,5 +30,6 @@ def test_schedules_of_a_preset(case: Case) -> None:
 def test_preset_definition(case: Case) -> None:
     names = case["input"].get("parameters", {})
     parameters = [{"name": name, "type": "string"} for name in names]
-    checked = check_manifest({"name": "t", "backend": "process", "parameters": parameters, "presets": [case["input"]]})
+    manifest = {"name": "t", "backend": "process", "parameters": parameters, "presets": [case["input"]]}
+    checked = check_manifest(manifest, matches)
     assert isinstance(checked, Manifest) == case["expect"]["valid"]

@@ -11,12 +11,12 @@ from google.protobuf.duration_pb2 import Duration
 from prebuilds.chassis.messages import duration, timestamp
 from prebuilds.domain.builds import BackendKind
 from prebuilds.domain.claims import ClaimStrategy
+from prebuilds.domain.parameters import ParameterType
 from prebuilds.domain.pools import PresetStatus
 from prebuilds.domain.principals import Role
 from prebuilds.reconciler.queries.views import KeyRow, MemberRow, OrganizationRow, PresetView, TemplateRow, VersionRow
 from prebuilds.reconciler.rules.durations import parse_duration
 from prebuilds.reconciler.rules.manifest import Lifecycle, Manifest, ParameterSpec
-from prebuilds.reconciler.rules.parameters import ParameterType
 from prebuilds.v1 import admin_pb2, parameter_pb2, template_pb2
 
 BACKENDS: Final = {

@@ -1,30 +1,18 @@
-"""Cron expressions: the narrow grammar of behaviour section 1, and which hours and days an expression names."""
+"""Cron expressions of prebuild schedules: which hours and days one names (behaviour sections 1 and 2)."""
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from typing import Final
 
 from croniter import croniter
 
-MINUTE, HOUR, DAY, MONTH, WEEKDAY = range(5)
-_FIELDS: Final = 5
-
-_NAMES: Final = {
-    MONTH: ("", "jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec"),
-    WEEKDAY: ("sun", "mon", "tue", "wed", "thu", "fri", "sat"),
-}
-_BOUNDS: Final = {MINUTE: (0, 59), HOUR: (0, 23), DAY: (1, 31), MONTH: (1, 12), WEEKDAY: (0, 6)}
-_TITLES: Final = ("minute", "hour", "day of month", "month", "day of week")
-_ITEM: Final = re.compile(r"(?:\*|([0-9a-z]+)(?:-([0-9a-z]+))?)(?:/([0-9]+))?", re.IGNORECASE | re.ASCII)
+from prebuilds.domain.cron import BOUNDS, DAY, HOUR, MINUTE, MONTH, WEEKDAY, CronError, check_grammar
 
 _LONGEST_MONTHS: Final = (31, 29, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31)
-_WEEKDAYS: Final = range(7)
-
-
-class CronError(ValueError):
-    """The expression is outside of the grammar; the text says how, for people."""
+_LONGEST_MONTH: Final = max(_LONGEST_MONTHS)
+_WEEK: Final = 7
+_ANY_WEEKDAY: Final = (1 << _WEEK) - 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,19 +37,25 @@ class Cron:
         return day in self.days and weekday in self.weekdays
 
     def overlaps(self, other: Cron) -> bool:
-        """Whether some minute of some year is within both.
+        """Whether some minute of some year is within both."""
+        return bool(self.hours & other.hours and self.dates() & other.dates())
 
-        Exact: over the 400 years of the calendar every day of a month, 29 February too, falls on every weekday, so it
-        is enough to go through all of these combinations.
+    def dates(self) -> int:
+        """Its dates as bits, one for each month, day and weekday.
+
+        Exact: over the 400 years of the calendar every day of a month, 29 February too, falls on every weekday.
         """
-        if not self.hours & other.hours:
-            return False
-        return any(
-            self.holds_on(month=month, day=day, weekday=weekday)
-            and other.holds_on(month=month, day=day, weekday=weekday)
-            for month in sorted(self.months & other.months)
-            for day in range(1, _LONGEST_MONTHS[month - 1] + 1)
-            for weekday in _WEEKDAYS
+        either = self.restricts_days and self.restricts_weekdays
+        weekdays = sum(1 << weekday for weekday in self.weekdays)
+        dates = 0
+        for day in range(1, _LONGEST_MONTH + 1):
+            on_day = _ANY_WEEKDAY if either else weekdays
+            within = on_day if day in self.days else weekdays if either else 0
+            dates |= within << (day - 1) * _WEEK
+        return sum(
+            (dates & (1 << days * _WEEK) - 1) << month * _LONGEST_MONTH * _WEEK
+            for month, days in enumerate(_LONGEST_MONTHS)
+            if month + 1 in self.months
         )
 
 
@@ -73,10 +67,10 @@ def parse_range(expression: str) -> Cron:
     # croniter writes a full set as ["*"], whatever its text was.
     expanded = croniter.expand(expression)[0]
     sets = [
-        frozenset(range(_BOUNDS[field][0], _BOUNDS[field][1] + 1))
+        frozenset(range(BOUNDS[field][0], BOUNDS[field][1] + 1))
         if expanded[field] == ["*"]
         else frozenset(int(value) for value in expanded[field])
-        for field in range(_FIELDS)
+        for field in BOUNDS
     ]
     return Cron(
         hours=sets[HOUR],
@@ -86,41 +80,3 @@ def parse_range(expression: str) -> Cron:
         restricts_days=fields[DAY] != "*",
         restricts_weekdays=fields[WEEKDAY] != "*",
     )
-
-
-def check_grammar(expression: str) -> tuple[str, ...]:
-    """Give the five fields of an expression; CronError for what the grammar does not know, whatever croniter says."""
-    fields = tuple(expression.split())
-    if len(fields) != _FIELDS:
-        raise CronError(f"must have exactly five fields, not {len(fields)}")
-    for field, text in enumerate(fields):
-        for item in text.split(","):
-            _check_item(field, item)
-    return fields
-
-
-def _check_item(field: int, item: str) -> None:
-    match = _ITEM.fullmatch(item)
-    if match is None:
-        raise CronError(f"{_TITLES[field]}: {item!r} is not a number, name, range or step")
-    first, last, step = match.groups()
-    if step is not None and int(step) == 0:
-        raise CronError(f"{_TITLES[field]}: the step of {item!r} must be at least 1")
-    if first is None:
-        return
-    low = _value(field, first)
-    if last is not None and _value(field, last) < low:
-        raise CronError(f"{_TITLES[field]}: the range {item!r} must rise")
-
-
-def _value(field: int, text: str) -> int:
-    low, high = _BOUNDS[field]
-    if text.isdecimal():
-        value = int(text)
-        if not low <= value <= high:
-            raise CronError(f"{_TITLES[field]}: {text} is not within {low} to {high}")
-        return value
-    names = _NAMES.get(field, ())
-    if text.lower() not in names:
-        raise CronError(f"{_TITLES[field]}: {text!r} is not known")
-    return names.index(text.lower())

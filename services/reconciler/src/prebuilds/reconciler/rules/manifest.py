@@ -9,26 +9,36 @@ import re
 from datetime import timedelta
 from typing import Annotated, Final
 
-from croniter import croniter
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from prebuilds.domain.builds import BackendKind
 from prebuilds.domain.claims import ClaimStrategy
-from prebuilds.domain.names import is_name
-from prebuilds.reconciler.rules.cron import check_grammar, parse_range
+from prebuilds.domain.cron import autostart_problem
+from prebuilds.domain.durations import LONGEST, written
+from prebuilds.domain.names import is_id, is_name
+from prebuilds.domain.parameters import MAX_PARAMETERS, MAX_VALUE, Parameter, ParameterType, ValueRules
+from prebuilds.reconciler.rules.cron import parse_range
 from prebuilds.reconciler.rules.durations import parse_duration
-from prebuilds.reconciler.rules.parameters import ParameterType
 from prebuilds.reconciler.rules.schedule import find_zone
 
 MAX_DESCRIPTION: Final = 128
 MAX_ITEM_NAME: Final = 64
 MAX_INSTANCES: Final = 10_000
-MAX_PRESETS: Final = 500
-MAX_PARAMETERS: Final = 500
+MAX_PRESETS: Final = 200
+MAX_SCHEDULES: Final = 50
+"""Of a preset."""
+MAX_OPTIONS: Final = 500
+"""Of a parameter."""
+MAX_AGENTS: Final = 20
+MAX_VARIABLES: Final = 200
+"""Of the environment of agents."""
+MAX_BOUND: Final = 1e15
+"""A number has at most 15 digits before its point."""
+MAX_REGEX: Final = 1000
+"""Characters."""
 MIN_PREBUILD_TTL: Final = 3600
 MAX_PREBUILD_TTL: Final = 31_536_000
 
-_ZONE: Final = re.compile(r"CRON_TZ=(\S+) (.*)")
 _VARIABLE: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*", re.ASCII)
 
 
@@ -50,25 +60,19 @@ def _zone(text: str) -> str:
 
 def check_autostart(text: str) -> str:
     """Give the schedule of an autostart; ValueError where it is none. Empty: never."""
-    if not text:
-        return text
-    match = _ZONE.fullmatch(text)
-    if match is not None:
-        find_zone(match[1])
-    expression = match[2] if match else text
-    check_grammar(expression)
-    if not croniter.is_valid(expression):
-        raise ValueError("is not a cron expression")
+    problem = autostart_problem(text)
+    if problem is not None:
+        raise ValueError(problem)
     return text
 
 
-def _duration(least: timedelta, most: timedelta | None = None) -> AfterValidator:
+def _duration(least: timedelta, most: timedelta = LONGEST) -> AfterValidator:
     def check(text: str) -> str:
         length = parse_duration(text)
         if length and length < least:
-            raise ValueError(f"must be 0s or at least {least}")
-        if most is not None and length > most:
-            raise ValueError(f"must be at most {most}")
+            raise ValueError(f"must be 0s or at least {written(least)}")
+        if length > most:
+            raise ValueError(f"must be at most {written(most)}")
         return text
 
     return AfterValidator(check)
@@ -86,23 +90,30 @@ def _variable(text: str) -> str:
     return text
 
 
-def _regex(text: str) -> str:
-    try:
-        re.compile(text)
-    except (re.error, OverflowError, RecursionError) as error:
-        raise ValueError("is not a regular expression") from error
-    return text
-
-
 def _no_control(text: str) -> str:
     if "\0" in text:
         raise ValueError("must not contain a NUL character")
     return text
 
 
+def _label(text: str) -> str:
+    if not text.isprintable() or text != text.strip():
+        raise ValueError("must have no control characters, and no white space at its ends")
+    return text
+
+
+def _preset_name(text: str) -> str:
+    # Requests name a preset by its name or its id.
+    if is_id(text):
+        raise ValueError("must not look like a UUID")
+    return text
+
+
 Text = Annotated[str, AfterValidator(_no_control)]
+Value = Annotated[str, Field(max_length=MAX_VALUE), AfterValidator(_no_control)]
 Description = Annotated[str, Field(max_length=MAX_DESCRIPTION), AfterValidator(_no_control)]
-ItemName = Annotated[str, Field(min_length=1, max_length=MAX_ITEM_NAME), AfterValidator(_no_control)]
+ItemName = Annotated[str, Field(min_length=1, max_length=MAX_ITEM_NAME), AfterValidator(_label)]
+Bound = Annotated[float, Field(ge=-MAX_BOUND, le=MAX_BOUND, allow_inf_nan=False)]
 Instances = Annotated[int, Field(ge=0, le=MAX_INSTANCES)]
 
 
@@ -114,9 +125,9 @@ class _Part(BaseModel):
 class ParameterRules(_Part):
     """Further rules for the values of a parameter; all that are given must hold."""
 
-    regex: Annotated[str, AfterValidator(_regex)] = ""
-    min: float | None = None
-    max: float | None = None
+    regex: Annotated[str, Field(max_length=MAX_REGEX), AfterValidator(_no_control)] = ""
+    min: Bound | None = None
+    max: Bound | None = None
     error: Description = ""
 
 
@@ -126,11 +137,23 @@ class ParameterSpec(_Part):
     name: ItemName
     type: Annotated[ParameterType, Field(strict=False)] = ParameterType.STRING
     description: Description = ""
-    default: Text | None = None
+    default: Value | None = None
     """Null: a value is required."""
     mutable: bool = False
-    options: list[Text] = Field(default_factory=list)
+    options: Annotated[list[Value], Field(max_length=MAX_OPTIONS)] = Field(default_factory=list)
     validation: ParameterRules | None = None
+
+    def parameter(self) -> Parameter:
+        """What its values are checked by."""
+        rules = self.validation or ParameterRules()
+        return Parameter(
+            self.name,
+            self.type,
+            self.default,
+            self.mutable,
+            tuple(self.options),
+            ValueRules(rules.regex, rules.min, rules.max, rules.error),
+        )
 
 
 class ScheduleSpec(_Part):
@@ -144,7 +167,7 @@ class Scheduling(_Part):
     """The schedules of a preset, in their zone."""
 
     timezone: Annotated[str, AfterValidator(_zone)]
-    schedule: list[ScheduleSpec] = Field(default_factory=list)
+    schedule: Annotated[list[ScheduleSpec], Field(max_length=MAX_SCHEDULES)] = Field(default_factory=list)
 
 
 class ExpirationPolicy(_Part):
@@ -165,10 +188,10 @@ class PrebuildsSpec(_Part):
 class PresetSpec(_Part):
     """Named values of parameters."""
 
-    name: ItemName
+    name: Annotated[ItemName, AfterValidator(_preset_name)]
     description: Description = ""
     default: bool = False
-    parameters: dict[str, Text] = Field(default_factory=dict)
+    parameters: Annotated[dict[str, Value], Field(max_length=MAX_PARAMETERS)] = Field(default_factory=dict)
     prebuilds: PrebuildsSpec | None = None
 
 
@@ -186,7 +209,9 @@ class ProcessSpec(_Part):
 
     startup: Text = ""
     """What an agent runs at its start; empty: nothing."""
-    env: dict[Annotated[str, AfterValidator(_variable)], Text] = Field(default_factory=dict)
+    env: Annotated[dict[Annotated[str, AfterValidator(_variable)], Text], Field(max_length=MAX_VARIABLES)] = Field(
+        default_factory=dict
+    )
 
 
 class TerraformSpec(_Part):
@@ -200,7 +225,7 @@ class Manifest(_Part):
     description: Description = ""
     backend: Annotated[BackendKind, Field(strict=False)]
     claim_strategy: Annotated[ClaimStrategy, Field(strict=False)] = ClaimStrategy.PROVISION
-    agents: Annotated[list[Annotated[str, AfterValidator(_name)]], Field(min_length=1, max_length=20)] = Field(
+    agents: Annotated[list[Annotated[str, AfterValidator(_name)]], Field(min_length=1, max_length=MAX_AGENTS)] = Field(
         default_factory=lambda: ["main"]
     )
     parameters: Annotated[list[ParameterSpec], Field(max_length=MAX_PARAMETERS)] = Field(default_factory=list)

@@ -7,15 +7,33 @@ parts are good by themselves.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Final, TypeVar, cast
 
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from prebuilds.domain.builds import BackendKind
+from prebuilds.domain.parameters import (
+    MAX_PARAMETERS,
+    Matcher,
+    Parameter,
+    ParameterType,
+    PatternError,
+    ValueRules,
+    value_problem,
+)
 from prebuilds.domain.refusals import Violation
 from prebuilds.reconciler.rules.cron import parse_range
-from prebuilds.reconciler.rules.manifest import Manifest, ParameterSpec, ProcessSpec, ScheduleSpec, TerraformSpec
-from prebuilds.reconciler.rules.parameters import ParameterType, problem_with
+from prebuilds.reconciler.rules.manifest import (
+    MAX_AGENTS,
+    MAX_PRESETS,
+    MAX_SCHEDULES,
+    Manifest,
+    ParameterSpec,
+    ProcessSpec,
+    ScheduleSpec,
+    TerraformSpec,
+)
 from prebuilds.reconciler.rules.schedule import overlapping
 
 T = TypeVar("T")
@@ -23,11 +41,15 @@ M = TypeVar("M", bound=BaseModel)
 
 _TEXTS: Final = TypeAdapter(dict[str, str])
 _BLOCKS: Final = {BackendKind.PROCESS: "process", BackendKind.TERRAFORM: "terraform"}
+_NO_MAPPING: Final = frozenset({"model_type", "model_attributes_type", "dict_type"})
 MAX_VIOLATIONS: Final = 200
 
 
-def check_manifest(data: object) -> Manifest | tuple[Violation, ...]:
-    """Give the manifest with its defaults filled in, or everything that is wrong with it, in the file's order."""
+def check_manifest(data: object, matches: Matcher) -> Manifest | tuple[Violation, ...]:
+    """Give the manifest with its defaults filled in, or everything that is wrong with it, in the file's order.
+
+    `matches` does the regular expressions of parameters. Lists that are too long are looked at as far as they may go.
+    """
     problems: list[Violation] = []
     manifest: Manifest | None = None
     try:
@@ -35,7 +57,7 @@ def check_manifest(data: object) -> Manifest | tuple[Violation, ...]:
     except ValidationError as error:
         problems.extend(_violations(error))
     if isinstance(data, dict):
-        problems.extend(_across(cast("dict[object, object]", data)))
+        problems.extend(_across(cast("dict[object, object]", data), matches))
     if manifest is None or problems:
         return tuple(_without_repetitions(problems))[:MAX_VIOLATIONS]
     return _with_backend_block(manifest)
@@ -58,6 +80,8 @@ def _violations(error: ValidationError) -> Iterator[Violation]:
             message = "is required"
         elif problem["type"] == "string_type":
             message = "must be text; write it in quotes"
+        elif problem["type"] in _NO_MAPPING:
+            message = "must be a mapping" if problem["loc"] else "must be a mapping with name and backend"
         yield Violation(_path(problem["loc"]), message)
 
 
@@ -75,14 +99,21 @@ def _without_repetitions(problems: Iterable[Violation]) -> Iterator[Violation]:
     return iter(dict.fromkeys(problems))
 
 
-def _across(data: dict[object, object]) -> Iterator[Violation]:
-    raw_parameters = _items(data.get("parameters"))
-    parameters = {spec.name: spec for _, spec in _good(ParameterSpec, raw_parameters)}
-    presets = _items(data.get("presets"))
-    yield from _repeated("agents", _items(data.get("agents")))
+def _across(data: dict[object, object], matches: Matcher) -> Iterator[Violation]:
+    raw_parameters = _items(data.get("parameters"), MAX_PARAMETERS)
+    specs = _good(ParameterSpec, raw_parameters)
+    presets = _items(data.get("presets"), MAX_PRESETS)
+    yield from _repeated("agents", _items(data.get("agents"), MAX_AGENTS))
     yield from _repeated("parameters", _names(raw_parameters))
-    for index, spec in _good(ParameterSpec, raw_parameters):
-        yield from _check_parameter(f"parameters[{index}]", spec)
+    parameters: dict[str, Parameter] = {}
+    for index, spec in specs:
+        problem = _rules_problem(f"parameters[{index}].validation", spec, matches)
+        if problem is not None:
+            yield problem
+        # Values are not held to rules that are wrong.
+        parameter = spec.parameter() if problem is None else replace(spec.parameter(), rules=ValueRules())
+        yield from _check_parameter(f"parameters[{index}]", parameter, matches)
+        parameters[spec.name] = parameter
     yield from _repeated("presets", _names(presets))
     defaults = [index for index, raw in enumerate(presets) if _get(raw, "default") is True]
     for index in defaults[1:]:
@@ -90,37 +121,51 @@ def _across(data: dict[object, object]) -> Iterator[Violation]:
     # A parameter that is wrong by itself is declared all the same.
     declared = {name for name in _names(raw_parameters) if isinstance(name, str)}
     for index, raw in enumerate(presets):
-        yield from _check_preset(f"presets[{index}]", raw, parameters, declared)
+        yield from _check_preset(f"presets[{index}]", raw, parameters, declared, matches)
     yield from _check_backend(data)
 
 
 def _check_backend(data: Mapping[object, object]) -> Iterator[Violation]:
+    backend = data.get("backend")
+    if not isinstance(backend, str) or backend not in _BLOCKS:
+        return
     for kind, block in _BLOCKS.items():
-        if data.get("backend") in _BLOCKS and data.get("backend") != kind and block in data:
+        if backend != kind and block in data:
             yield Violation(block, f"is only for the backend {kind}")
 
 
-def _check_parameter(path: str, spec: ParameterSpec) -> Iterator[Violation]:
+def _rules_problem(path: str, spec: ParameterSpec, matches: Matcher) -> Violation | None:
+    """The first thing that is wrong with the rules for a parameter's values."""
     rules = spec.validation
-    if rules is not None:
-        if rules.regex and spec.type is not ParameterType.STRING:
-            yield Violation(f"{path}.validation.regex", "is for text only")
-        if spec.type is not ParameterType.NUMBER and (rules.min is not None or rules.max is not None):
-            yield Violation(f"{path}.validation", "min and max are for numbers only")
-            return
-        if rules.min is not None and rules.max is not None and rules.max < rules.min:
-            yield Violation(f"{path}.validation.max", "must not be below min")
-    for index, option in enumerate(spec.options):
-        if (problem := _problem(spec, option)) is not None:
+    if rules is None:
+        return None
+    if rules.regex and spec.type is not ParameterType.STRING:
+        return Violation(f"{path}.regex", "is for text only")
+    if spec.type is not ParameterType.NUMBER and (rules.min is not None or rules.max is not None):
+        return Violation(path, "min and max are for numbers only")
+    if rules.min is not None and rules.max is not None and rules.max < rules.min:
+        return Violation(f"{path}.max", "must not be below min")
+    try:
+        matches(rules.regex, "")
+    except PatternError as error:
+        return Violation(f"{path}.regex", str(error))
+    return None
+
+
+def _check_parameter(path: str, parameter: Parameter, matches: Matcher) -> Iterator[Violation]:
+    seen: set[str] = set()
+    for index, option in enumerate(parameter.options):
+        if (problem := value_problem(parameter, option, matches)) is not None:
             yield Violation(f"{path}.options[{index}]", problem)
-        if option in spec.options[:index]:
+        if option in seen:
             yield Violation(f"{path}.options[{index}]", f"{option!r} is there twice")
-    if spec.default is not None and (problem := _problem(spec, spec.default)) is not None:
+        seen.add(option)
+    if parameter.default is not None and (problem := value_problem(parameter, parameter.default, matches)) is not None:
         yield Violation(f"{path}.default", problem)
 
 
 def _check_preset(
-    path: str, raw: object, parameters: Mapping[str, ParameterSpec], declared: set[str]
+    path: str, raw: object, parameters: Mapping[str, Parameter], declared: set[str], matches: Matcher
 ) -> Iterator[Violation]:
     given = _valid(_TEXTS, _get(raw, "parameters") or {})
     if given is not None:
@@ -128,7 +173,7 @@ def _check_preset(
             spec = parameters.get(name)
             if name not in declared:
                 yield Violation(f"{path}.parameters.{name}", "the version has no such parameter")
-            elif spec is not None and (problem := _problem(spec, value)) is not None:
+            elif spec is not None and (problem := value_problem(spec, value, matches)) is not None:
                 yield Violation(f"{path}.parameters.{name}", problem)
     if not isinstance(_get(raw, "prebuilds"), dict):
         return
@@ -141,24 +186,10 @@ def _check_preset(
 
 
 def _check_overlaps(path: str, scheduling: object) -> Iterator[Violation]:
-    good = _good(ScheduleSpec, _items(_get(scheduling, "schedule")))
+    good = _good(ScheduleSpec, _items(_get(scheduling, "schedule"), MAX_SCHEDULES))
     pairs = overlapping([parse_range(spec.cron) for _, spec in good])
     for first, second in pairs:
         yield Violation(f"{path}[{good[second][0]}].cron", f"overlaps with schedule[{good[first][0]}]")
-
-
-def _problem(spec: ParameterSpec, value: str) -> str | None:
-    rules = spec.validation
-    numbers = rules is not None and spec.type is ParameterType.NUMBER
-    return problem_with(
-        value,
-        spec.type,
-        options=spec.options,
-        regex=rules.regex if rules is not None else "",
-        least=rules.min if rules is not None and numbers else None,
-        most=rules.max if rules is not None and numbers else None,
-        error=rules.error if rules is not None else "",
-    )
 
 
 def _repeated(path: str, names: Sequence[object]) -> Iterator[Violation]:
@@ -175,8 +206,8 @@ def _names(raws: Sequence[object]) -> list[object]:
     return [_get(raw, "name") for raw in raws]
 
 
-def _items(raw: object) -> list[object]:
-    return cast("list[object]", raw) if isinstance(raw, list) else []
+def _items(raw: object, most: int) -> list[object]:
+    return cast("list[object]", raw)[:most] if isinstance(raw, list) else []
 
 
 def _get(raw: object, key: str) -> object:

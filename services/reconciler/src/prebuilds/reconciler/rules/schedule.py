@@ -13,7 +13,8 @@ from itertools import combinations
 from typing import Final
 from zoneinfo import ZoneInfo
 
-from prebuilds.reconciler.rules.cron import Cron, CronError, parse_range
+from prebuilds.domain.cron import CronError, is_zone
+from prebuilds.reconciler.rules.cron import Cron, parse_range
 
 _HOURS: Final = range(24)
 _DAY: Final = timedelta(days=1)
@@ -85,19 +86,18 @@ def compile_timetable(timezone: str, schedules: Sequence[Schedule]) -> Timetable
 
 def find_zone(timezone: str) -> ZoneInfo:
     """The IANA zone of that name; ScheduleError where there is none."""
-    try:
-        # The name's form is checked first: ZoneInfo takes it for a path.
-        if timezone and all(part.strip(".") for part in timezone.split("/")):
-            return ZoneInfo(timezone)
-    except (LookupError, ValueError, OSError):
-        pass
-    raise ScheduleError(f"{timezone!r} is not an IANA time zone")
+    if not is_zone(timezone):
+        raise ScheduleError(f"{timezone!r} is not an IANA time zone")
+    return ZoneInfo(timezone)
 
 
 def overlapping(crons: Sequence[Cron]) -> list[tuple[int, int]]:
     """The pairs of positions whose ranges have a minute in common."""
+    ranges = [(cron.hours, cron.dates()) for cron in crons]
     return [
-        (first, second) for (first, one), (second, other) in combinations(enumerate(crons), 2) if one.overlaps(other)
+        (first, second)
+        for (first, one), (second, other) in combinations(enumerate(ranges), 2)
+        if one[0] & other[0] and one[1] & other[1]
     ]
 
 
