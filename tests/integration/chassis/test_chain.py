@@ -301,6 +301,27 @@ async def test_a_failed_call_to_another_service_is_a_dependency_that_is_away(sta
     assert any(detail.Unpack(error_details_pb2.RetryInfo()) for detail in status.details)
 
 
+async def test_every_failed_call_is_logged_in_one_line(stage: Stage) -> None:
+    stage.tiny.fails = Refusal.not_found("workspace", "w")
+    with capture_logs() as lines:
+        await refused(stage.client.unary("x"))
+        await refused(all_of(stage.client.watch("x")))
+        await refused(TinyClient(stage.client.channel, None).unary("x"))
+        stage.tiny.fails = Refusal(Reason.DEPENDENCY_UNAVAILABLE, "away")
+        await refused(stage.client.unary("x"))
+    assert [line["method"] for line in lines] == [
+        f"/{NAME}/{method}" for method in ("Unary", "Watch", "Unary", "Unary")
+    ]
+    assert [line["code"] for line in lines] == ["NOT_FOUND", "NOT_FOUND", "UNAUTHENTICATED", "UNAVAILABLE"]
+    assert [line["reason"] for line in lines] == [
+        *("NOT_FOUND", "NOT_FOUND", "CREDENTIALS_MISSING", "DEPENDENCY_UNAVAILABLE")
+    ]
+    assert [line["log_level"] for line in lines] == ["info", "info", "info", "warning"]
+    alice = f"person:{stage.identity.directory.people['alice'].user_id}"
+    assert [line["caller"] for line in lines] == [alice, alice, None, alice]
+    assert all(line["seconds"] >= 0 for line in lines)
+
+
 async def test_no_token_is_ever_logged(stage: Stage) -> None:
     stage.tiny.fails = RuntimeError("x")
     with capture_logs() as lines:

@@ -16,16 +16,13 @@ from __future__ import annotations
 import asyncio
 import inspect
 import time
-import uuid
 from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass, field
-from datetime import timedelta
 from typing import Any, Final, NoReturn, cast
 
 import grpc
 import grpc.aio
-import structlog
 from google.protobuf.message import Message
 from grpc_status import rpc_status
 from opentelemetry import context as otel_context
@@ -39,16 +36,16 @@ from prebuilds.chassis.caller import Caller, set_caller
 from prebuilds.chassis.calls import RunningCalls, draining_refusal
 from prebuilds.chassis.identity.authenticator import Authenticator
 from prebuilds.chassis.policy import AccessTable, Grant
+from prebuilds.chassis.refusing import Refusing
 from prebuilds.chassis.status import to_status
 from prebuilds.chassis.texts import fields_with_nul
-from prebuilds.domain.refusals import Code, Reason, Refusal, Violation
+from prebuilds.domain.refusals import Reason, Refusal, Violation
 
 OBSERVED_SERVICES: Final = frozenset(
     {"grpc.health.v1.Health", "grpc.reflection.v1alpha.ServerReflection", "grpc.reflection.v1.ServerReflection"}
 )
 """Services that anybody may call, without credentials: they tell about the server and nothing of what it holds."""
 
-_RETRY_AFTER: Final = timedelta(seconds=1)
 _NUL: Final = b"\0"
 # Statuses that are an answer and no fault of the server do not mark its span as failed (OpenTelemetry's convention).
 _SERVER_FAULTS: Final = frozenset(
@@ -59,7 +56,6 @@ _CODE_NAMES: Final = {code.value[0]: code.name for code in grpc.StatusCode}
 _Message = Any
 _Context = grpc.aio.ServicerContext[Any, Any]
 
-_log = structlog.get_logger(__name__)
 _propagator = TraceContextTextMapPropagator()
 
 
@@ -99,7 +95,7 @@ class Chain(grpc.aio.ServerInterceptor):
         self._access = access
         self._calls = calls
         self._tracer = tracer
-        self._faults = faults
+        self._refusing = Refusing(faults)
         self._wrapped: dict[str, tuple[object, grpc.RpcMethodHandler[Any, Any]]] = {}
         self._duration = meter.create_histogram(
             "prebuilds_rpc_duration_seconds", unit="s", description="Duration of calls, by their status."
@@ -156,7 +152,7 @@ class Chain(grpc.aio.ServerInterceptor):
             code = _code_of(context)
             return method.serialise(answer)
         except asyncio.CancelledError as error:
-            refusal = self._answer_to_cancellation(method, task, error, context)
+            refusal = self._answer_to_cancellation(method, task, error, context, started)
             if refusal is None:
                 code = "CANCELLED"
                 raise
@@ -166,7 +162,7 @@ class Chain(grpc.aio.ServerInterceptor):
             code = _code_of(context)
             raise
         except Exception as error:  # noqa: BLE001 - the last resort: nothing of an unknown error may reach the caller
-            refusal = self._refusal_of(method, error, context)
+            refusal = self._refusing.refusal_of(method.path, error, context, started)
             code = refusal.code
             await _abort(context, refusal)
         finally:
@@ -196,7 +192,7 @@ class Chain(grpc.aio.ServerInterceptor):
                 await answers
             code = _code_of(context)
         except asyncio.CancelledError as error:
-            refusal = self._answer_to_cancellation(method, task, error, context)
+            refusal = self._answer_to_cancellation(method, task, error, context, started)
             if refusal is None:
                 code = "CANCELLED"
                 raise
@@ -206,7 +202,7 @@ class Chain(grpc.aio.ServerInterceptor):
             code = _code_of(context)
             raise
         except Exception as error:  # noqa: BLE001 - as above
-            refusal = self._refusal_of(method, error, context)
+            refusal = self._refusing.refusal_of(method.path, error, context, started)
             code = refusal.code
             await _abort(context, refusal)
         finally:
@@ -221,6 +217,7 @@ class Chain(grpc.aio.ServerInterceptor):
         context: _Context,
     ) -> bytes | None:
         task = self._calls.begin_observer()
+        started = time.perf_counter()
         try:
             answer = method.behaviour(_parse(method, request), context)
             if method.is_generator:
@@ -231,14 +228,14 @@ class Chain(grpc.aio.ServerInterceptor):
             result = await answer
             return None if method.streams_responses else method.serialise(result)
         except asyncio.CancelledError as error:
-            refusal = self._answer_to_cancellation(method, task, error, context)
+            refusal = self._answer_to_cancellation(method, task, error, context, started)
             if refusal is None:
                 raise
             await _abort(context, refusal)
         except grpc.aio.AbortError:
             raise
         except Exception as error:  # noqa: BLE001 - as above
-            await _abort(context, self._refusal_of(method, error, context))
+            await _abort(context, self._refusing.refusal_of(method.path, error, context, started))
         finally:
             self._calls.end_observer(task)
 
@@ -279,7 +276,12 @@ class Chain(grpc.aio.ServerInterceptor):
         span.end()
 
     def _answer_to_cancellation(
-        self, method: _Method, task: asyncio.Task[object], error: asyncio.CancelledError, context: _Context
+        self,
+        method: _Method,
+        task: asyncio.Task[object],
+        error: asyncio.CancelledError,
+        context: _Context,
+        started: float,
     ) -> Refusal | None:
         """None where the caller itself cancelled or gRPC cut it off; gRPC leaves any other caller without an answer."""
         if self._calls.was_ended(task):
@@ -287,30 +289,8 @@ class Chain(grpc.aio.ServerInterceptor):
         if task.cancelling():
             return None
         # Nobody cancelled this task: the method let the cancellation of something that it awaited escape.
-        return self._refusal_of(method, error, context)
+        return self._refusing.refusal_of(method.path, error, context, started)
 
-    def _refusal_of(self, method: _Method, error: BaseException, context: _Context) -> Refusal:
-        if isinstance(error, Refusal):
-            refusal: Refusal | None = error
-        elif isinstance(error, NotImplementedError) and context.code() == grpc.StatusCode.UNIMPLEMENTED:
-            refusal = Refusal(Reason.METHOD_NOT_BUILT, f"{method.service}/{method.name} is not built yet")
-        elif isinstance(error, grpc.aio.AioRpcError):
-            refusal = _refusal_of_peer(error)
-        else:
-            refusal = self._faults(error) if self._faults is not None else None
-        if refusal is not None:
-            if refusal.code in _LOGGED:
-                _log.warning(
-                    "call failed", method=method.path, reason=refusal.reason, message=refusal.message, exc_info=error
-                )
-            return refusal
-        incident = uuid.uuid4().hex
-        trace.get_current_span().record_exception(error)
-        _log.error("call failed", method=method.path, incident=incident, exc_info=error)
-        return Refusal(Reason.INTERNAL, f"internal error {incident}", metadata={"incident": incident})
-
-
-_LOGGED: Final = frozenset({Code.INTERNAL, Code.UNAVAILABLE})
 
 _MAKERS: Final[Mapping[tuple[bool, bool], Callable[..., grpc.RpcMethodHandler[Any, Any]]]] = {
     (False, False): grpc.unary_unary_rpc_method_handler,
@@ -385,14 +365,3 @@ def _code_of(context: _Context) -> str:
     if code is None or code == 0:
         return "OK"
     return code.name if isinstance(code, grpc.StatusCode) else _CODE_NAMES.get(code, "UNKNOWN")
-
-
-def _refusal_of_peer(error: grpc.aio.AioRpcError) -> Refusal | None:
-    """A failed call to another service: away or late is passed on as such, anything else is our own fault."""
-    match error.code():
-        case grpc.StatusCode.UNAVAILABLE:
-            return Refusal(Reason.DEPENDENCY_UNAVAILABLE, "another service is not available", retry_after=_RETRY_AFTER)
-        case grpc.StatusCode.DEADLINE_EXCEEDED:
-            return Refusal(Reason.DEADLINE_EXCEEDED, "another service took too long")
-        case _:
-            return None
