@@ -6,12 +6,15 @@ Pure. A refusal's message is fixed text: no SQL, parameters, addresses or anythi
 from __future__ import annotations
 
 from datetime import timedelta
-from typing import Final
+from typing import Final, TypeAlias
 
 import psycopg
 from psycopg import errors
 
 from prebuilds.domain.refusals import Reason, Refusal
+
+Fault: TypeAlias = psycopg.Error
+"""What a statement raises when it fails, for who can go on without what it was to do."""
 
 RETRY_AFTER: Final = timedelta(seconds=1)
 """When a caller may ask again after the database was away."""

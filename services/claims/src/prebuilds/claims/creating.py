@@ -34,10 +34,10 @@ from prebuilds.claims.attempts import (
 )
 from prebuilds.claims.claiming import claim_or_build
 from prebuilds.claims.cold import build_cold, record_miss
+from prebuilds.claims.queries.filters import BuildFilter
 from prebuilds.claims.queries.naming import Named
 from prebuilds.claims.queries.offers import Offer, find_offer, read_pool
 from prebuilds.claims.queries.workspaces import (
-    BuildFilter,
     find_build,
     has_workspace_named,
     list_builds,

@@ -9,12 +9,10 @@ from prebuilds.chassis.caller import Caller
 from prebuilds.chassis.paging import Page, PageWish
 from prebuilds.chassis.policy import Action, Resource
 from prebuilds.claims.access import listed_organization, visible_workspace
+from prebuilds.claims.queries.filters import BuildFilter, ClaimFilter, WorkspaceFilter
 from prebuilds.claims.queries.naming import Named
 from prebuilds.claims.queries.views import BuildView, ClaimView, WorkspaceView
 from prebuilds.claims.queries.workspaces import (
-    BuildFilter,
-    ClaimFilter,
-    WorkspaceFilter,
     list_builds,
     list_claims,
     list_workspaces,

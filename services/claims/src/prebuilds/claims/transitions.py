@@ -14,13 +14,14 @@ from uuid import UUID
 
 from prebuilds.chassis import deadline
 from prebuilds.chassis.caller import Caller
+from prebuilds.chassis.patterns import matches
 from prebuilds.chassis.policy import Action, Resource
 from prebuilds.claims.access import require_change, visible_workspace
+from prebuilds.claims.queries.filters import BuildFilter
 from prebuilds.claims.queries.naming import Named
 from prebuilds.claims.queries.offers import find_version
 from prebuilds.claims.queries.views import BuildView, WorkspaceView
 from prebuilds.claims.queries.workspaces import (
-    BuildFilter,
     find_build,
     list_builds,
     pool_of,
@@ -191,12 +192,12 @@ async def _start(tx: Transaction, change: Change, locked: LockedWorkspace, initi
     changes = change.parameters or {}
     known = {parameter.name for parameter in wanted.parameters}
     kept = {name: value for name, value in wanted.current.items() if name in known}
-    problems = list(changed_problems(wanted.parameters, changes))
+    problems = list(changed_problems(wanted.parameters, changes, matches))
     if not wanted.is_current:
         # What the workspace has may be no value of another version, or leave a parameter of it open.
         problems += [
             problem
-            for problem in provided_problems(wanted.parameters, kept | dict(changes), {})
+            for problem in provided_problems(wanted.parameters, kept | dict(changes), {}, matches)
             if problem.field not in {f"parameters.{name}" for name in changes}
         ]
     if problems:

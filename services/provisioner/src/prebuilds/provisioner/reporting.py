@@ -21,7 +21,8 @@ from prebuilds.domain.ids import JobId
 from prebuilds.domain.principals import Daemon
 from prebuilds.domain.refusals import Refusal, Violation
 from prebuilds.provisioner.acquiring import HOST_TAG
-from prebuilds.provisioner.queries.jobs import JobView, read_agent_names, read_job
+from prebuilds.provisioner.queries.jobs import read_agent_names, read_job
+from prebuilds.provisioner.queries.views import JobView
 from prebuilds.provisioner.rules.results import NO_AGENT, agents_left
 from prebuilds.store.database import Database
 from prebuilds.store.jobs.finishing import BuildResult, LockedJob, finish_build, lock_job

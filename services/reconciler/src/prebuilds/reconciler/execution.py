@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import assert_never
 
-import psycopg
 import structlog
 
 from prebuilds.domain.ids import WorkspaceId
@@ -14,6 +13,7 @@ from prebuilds.domain.pools import PoolEventKind
 from prebuilds.domain.refusals import Refusal
 from prebuilds.reconciler.queries.pools import PresetRow, read_values
 from prebuilds.reconciler.rules.planner import BackOff, CancelPending, Create, Delete, DeleteReason, Plan
+from prebuilds.store.faults import Fault
 from prebuilds.store.pool.filling import cancel_pending, create_prebuilds, find_pending, mark_deleting
 from prebuilds.store.pool.locks import lock_prebuilds, lock_workspaces
 from prebuilds.store.transactions import Transaction
@@ -66,7 +66,7 @@ async def _cancel(tx: Transaction, preset: PresetRow, pending: Sequence[Workspac
     try:
         async with tx.savepoint():
             return len(await cancel_pending(tx, preset.key, pending, reason=_INACTIVE))
-    except (psycopg.Error, Refusal):
+    except (Fault, Refusal):
         # The other actions go on, and the next pass tries again.
         _log.exception("queued prebuilds were not canceled", preset_id=preset.preset_id)
         return 0

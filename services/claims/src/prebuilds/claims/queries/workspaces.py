@@ -11,7 +11,8 @@ from uuid import UUID
 from psycopg import AsyncCursor
 from psycopg.rows import TupleRow
 
-from prebuilds.claims.queries.naming import NOBODY, Named
+from prebuilds.claims.queries.filters import BuildFilter, ClaimFilter, WorkspaceFilter
+from prebuilds.claims.queries.naming import Named
 from prebuilds.claims.queries.views import (
     BuildView,
     ClaimView,
@@ -21,11 +22,8 @@ from prebuilds.claims.queries.views import (
     workspace_of,
 )
 from prebuilds.claims.rules.positions import Position
-from prebuilds.domain.builds import BuildReason, JobStatus, Transition
-from prebuilds.domain.claims import ClaimState
 from prebuilds.domain.ids import (
     BuildId,
-    ClaimId,
     JobId,
     OrganizationId,
     UserId,
@@ -47,51 +45,6 @@ class Whose:
     name: str
     deleted: bool
     is_prebuild: bool
-
-
-@dataclass(frozen=True, slots=True)
-class WorkspaceFilter:
-    """Which workspaces of an organisation; what is None does not matter."""
-
-    organization_id: OrganizationId | None = None
-    """None: of none, until access has been decided."""
-    only_owner_id: UserId | None = None
-    """The owner whose workspaces alone the caller may see."""
-    show_deleted: bool = False
-    name: str | None = None
-    owner: Named = NOBODY
-    template: Named = NOBODY
-    preset_id: UUID | None = None
-    standings: tuple[str, ...] | None = None
-    dormant: bool | None = None
-    is_prebuild: bool | None = False
-
-
-@dataclass(frozen=True, slots=True)
-class BuildFilter:
-    """Which builds of a workspace; what is None does not matter."""
-
-    workspace_id: WorkspaceId
-    build_id: BuildId | None = None
-    transition: Transition | None = None
-    status: JobStatus | None = None
-    reason: BuildReason | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class ClaimFilter:
-    """Which claims; what is None does not matter. Either of an organisation, or the one of an id."""
-
-    organization_id: OrganizationId | None = None
-    claim_id: ClaimId | None = None
-    only_owner_id: UserId | None = None
-    """The person whose claims alone the caller may see."""
-    owner: Named = NOBODY
-    state: ClaimState | None = None
-    unacknowledged: bool = False
-    workspace_id: UUID | None = None
-    template: Named = NOBODY
-    preset_id: UUID | None = None
 
 
 @dataclass(frozen=True, slots=True)

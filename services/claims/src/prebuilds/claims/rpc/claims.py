@@ -9,7 +9,7 @@ import grpc.aio
 from prebuilds.chassis.caller import current_caller
 from prebuilds.chassis.fields import read_id
 from prebuilds.chassis.paging import read_page
-from prebuilds.claims.queries.workspaces import ClaimFilter
+from prebuilds.claims.queries.filters import ClaimFilter
 from prebuilds.claims.reading import Reading
 from prebuilds.claims.rpc.fields import WorkspaceFields, named_by, person_by
 from prebuilds.claims.rpc.messages import claim_message

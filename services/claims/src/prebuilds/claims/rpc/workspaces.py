@@ -15,7 +15,7 @@ from prebuilds.chassis.caller import current_caller
 from prebuilds.chassis.fields import read_id
 from prebuilds.chassis.paging import read_page
 from prebuilds.claims.creating import Creations
-from prebuilds.claims.queries.workspaces import BuildFilter, WorkspaceFilter
+from prebuilds.claims.queries.filters import BuildFilter, WorkspaceFilter
 from prebuilds.claims.reading import Reading
 from prebuilds.claims.rpc.fields import WorkspaceFields, named_by, person_by
 from prebuilds.claims.rpc.messages import (

@@ -13,7 +13,7 @@ from prebuilds.domain.builds import (
 )
 from prebuilds.domain.ids import SYSTEM_USER_ID
 from prebuilds.provisioner.acquiring import Acquired
-from prebuilds.provisioner.queries.jobs import JobView
+from prebuilds.provisioner.queries.views import JobView
 from prebuilds.provisioner.reporting import LeaseState
 from prebuilds.v1 import job_pb2, provisioner_service_pb2, template_pb2, workspace_pb2
 
