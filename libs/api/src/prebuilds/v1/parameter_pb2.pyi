@@ -32,7 +32,9 @@ class _ParameterTypeEnumTypeWrapper(enum_type_wrapper._EnumTypeWrapper[_Paramete
     PARAMETER_TYPE_STRING: _ParameterType.ValueType  # 1
     """Any text of at most 8,192 characters."""
     PARAMETER_TYPE_NUMBER: _ParameterType.ValueType  # 2
-    """A decimal number, such as `4` or `0.5`."""
+    """A decimal number, such as `4` or `0.5`: up to 15 digits and up to 6 behind the point, with `-` in front if it is
+    negative.
+    """
     PARAMETER_TYPE_BOOL: _ParameterType.ValueType  # 3
     """`true` or `false`."""
 
@@ -44,7 +46,9 @@ PARAMETER_TYPE_UNSPECIFIED: ParameterType.ValueType  # 0
 PARAMETER_TYPE_STRING: ParameterType.ValueType  # 1
 """Any text of at most 8,192 characters."""
 PARAMETER_TYPE_NUMBER: ParameterType.ValueType  # 2
-"""A decimal number, such as `4` or `0.5`."""
+"""A decimal number, such as `4` or `0.5`: up to 15 digits and up to 6 behind the point, with `-` in front if it is
+negative.
+"""
 PARAMETER_TYPE_BOOL: ParameterType.ValueType  # 3
 """`true` or `false`."""
 
@@ -73,7 +77,7 @@ class Parameter(message.Message):
     """Whether it may be changed once the workspace exists, and chosen by who claims a prebuild. Default false."""
     @builtins.property
     def options(self) -> containers.RepeatedScalarFieldContainer[builtins.str]:
-        """The only values allowed, in the manifest's order. Empty: not restricted to a list."""
+        """The only values allowed, in the manifest's order, at most 500. Empty: not restricted to a list."""
 
     @builtins.property
     def validation(self) -> ParameterValidation:
@@ -109,7 +113,7 @@ class ParameterValidation(message.Message):
     MAX_FIELD_NUMBER: builtins.int
     ERROR_FIELD_NUMBER: builtins.int
     regex: builtins.str
-    """Regular expression that must match the whole value. Text only. Empty: none."""
+    """Regular expression in RE2's syntax that must match the whole value, at most 1,000 characters. Text only. Empty: none."""
     min: builtins.float
     """Smallest number allowed, inclusive. Numbers only. Unset: no bound."""
     max: builtins.float

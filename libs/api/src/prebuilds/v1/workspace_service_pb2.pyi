@@ -153,7 +153,7 @@ class CreateWorkspaceRequest(message.Message):
     """
     @builtins.property
     def parameters(self) -> containers.ScalarMap[builtins.str, builtins.str]:
-        """Optional. Values by parameter name, at most 100. A preset fixes its own: a value that contradicts the preset named
+        """Optional. Values by parameter name, at most 200. A preset fixes its own: a value that contradicts the preset named
         is an error. Others take their default. Of a claimed prebuild, only mutable ones beyond the preset's may be chosen.
         """
 

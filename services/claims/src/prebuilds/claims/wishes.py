@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 
+from prebuilds.chassis.patterns import matches
 from prebuilds.claims.queries.naming import Named
 from prebuilds.claims.queries.offers import Offer, Owner, Preset, Template
 from prebuilds.claims.rules.matching import find_preset
@@ -81,7 +82,7 @@ def make_plan(offer: Offer, wish: Wish) -> Plan:
     is_warm = wish.mode is not ClaimMode.COLD
     preset = _preset(template, wish, is_warm=is_warm)
     fixed: Mapping[str, str] = preset.parameters if preset else {}
-    problems = list(provided_problems(template.parameters, wish.parameters, fixed))
+    problems = list(provided_problems(template.parameters, wish.parameters, fixed, matches))
     if preset is not None and is_warm and preset.has_pool:
         problems += [
             Violation(f"parameters.{name}", "is immutable: a prebuild keeps its own; mode COLD builds with another")

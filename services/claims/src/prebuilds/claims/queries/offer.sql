@@ -22,6 +22,12 @@ SELECT
         WHERE p.version_id = t.active_version_id
     ) AS parameters,
     (
+        SELECT coalesce(jsonb_object_agg(e.spec ->> 'name', e.spec -> 'validation'), '{}')
+        FROM template_versions AS m, jsonb_array_elements(m.manifest -> 'parameters') AS e (spec)
+        WHERE m.id = t.active_version_id
+            AND e.spec -> 'validation' <> 'null'
+    ) AS validations,
+    (
         SELECT coalesce(jsonb_agg(
             jsonb_build_object(
                 'id', p.id, 'name', p.name, 'is_default', p.is_default, 'has_pool', p.desired_instances IS NOT NULL,

@@ -10,8 +10,8 @@ from uuid import UUID
 
 from prebuilds.claims.queries.naming import Named
 from prebuilds.claims.rules.misses import PoolFacts
-from prebuilds.claims.rules.parameters import Parameter
 from prebuilds.domain.ids import OrganizationId, PresetId, TemplateId, UserId, VersionId, WorkspaceId
+from prebuilds.domain.parameters import Parameter, ParameterType, ValueRules
 from prebuilds.domain.pools import PresetStatus
 from prebuilds.store.database import Database
 from prebuilds.store.sql import SqlFolder
@@ -102,6 +102,7 @@ class _OfferRow:
     autostart: str | None
     version_id: VersionId | None
     parameters: list[dict[str, Any]]
+    validations: dict[str, dict[str, Any]]
     presets: list[dict[str, Any]]
 
 
@@ -123,6 +124,7 @@ class _VersionRow:
     template_deleted: bool
     current: dict[str, str]
     parameters: list[dict[str, Any]]
+    validations: dict[str, dict[str, Any]]
     is_current: bool | None
 
 
@@ -179,7 +181,11 @@ async def find_version(tx: Transaction, workspace_id: WorkspaceId, version: Name
     if row is None:
         return None
     return WorkspaceVersion(
-        row.version_id, row.template_deleted, bool(row.is_current), row.current, _parameters(row.parameters)
+        row.version_id,
+        row.template_deleted,
+        bool(row.is_current),
+        row.current,
+        _parameters(row.parameters, row.validations),
     )
 
 
@@ -193,7 +199,7 @@ def _template(row: _OfferRow) -> Template | None:
         row.default_ttl,
         row.autostart or "",
         row.version_id,
-        _parameters(row.parameters),
+        _parameters(row.parameters, row.validations),
         tuple(
             Preset(PresetId(UUID(each["id"])), each["name"], each["is_default"], each["has_pool"], each["parameters"])
             for each in row.presets
@@ -201,7 +207,24 @@ def _template(row: _OfferRow) -> Template | None:
     )
 
 
-def _parameters(rows: Sequence[Mapping[str, Any]]) -> tuple[Parameter, ...]:
+def _parameters(
+    rows: Sequence[Mapping[str, Any]], validations: Mapping[str, Mapping[str, Any]]
+) -> tuple[Parameter, ...]:
     return tuple(
-        Parameter(each["name"], each["type"], each["default"], each["mutable"], tuple(each["options"])) for each in rows
+        Parameter(
+            each["name"],
+            ParameterType(each["type"]),
+            each["default"],
+            each["mutable"],
+            tuple(each["options"]),
+            _rules(validations.get(each["name"], {})),
+        )
+        for each in rows
+    )
+
+
+def _rules(validation: Mapping[str, Any]) -> ValueRules:
+    """As the manifest has it, checked at its push."""
+    return ValueRules(
+        validation.get("regex") or "", validation.get("min"), validation.get("max"), validation.get("error") or ""
     )

@@ -14,6 +14,11 @@ SELECT
         FROM template_parameters AS p
         WHERE p.version_id = v.id
     ) AS parameters,
+    (
+        SELECT coalesce(jsonb_object_agg(e.spec ->> 'name', e.spec -> 'validation'), '{}')
+        FROM jsonb_array_elements(v.manifest -> 'parameters') AS e (spec)
+        WHERE e.spec -> 'validation' <> 'null'
+    ) AS validations,
     b.version_id = v.id AS is_current
 FROM workspaces AS w
 JOIN templates AS t ON t.id = w.template_id

@@ -11,9 +11,9 @@ from google.protobuf.duration_pb2 import Duration
 from prebuilds.chassis.caller import current_caller
 from prebuilds.chassis.fields import Fields, Filter
 from prebuilds.claims.queries.naming import NOBODY, Named
-from prebuilds.claims.rules.autostart import autostart_problem
+from prebuilds.domain.cron import autostart_problem
+from prebuilds.domain.parameters import MAX_PARAMETERS
 
-MAX_PARAMETERS: Final = 100
 MIN_TTL: Final = timedelta(minutes=1)
 MAX_TTL: Final = timedelta(days=30)
 

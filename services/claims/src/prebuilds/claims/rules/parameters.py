@@ -2,50 +2,14 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Final
 
+from prebuilds.domain.parameters import Matcher, Parameter, value_problem
 from prebuilds.domain.refusals import Violation
-
-MAX_TEXT: Final = 8192
-
-_NUMBER: Final = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?")
-
-
-@dataclass(frozen=True, slots=True)
-class Parameter:
-    """A named input of a version."""
-
-    name: str
-    type: str
-    """`string`, `number` or `bool`."""
-    default: str | None
-    """None: a value is required."""
-    mutable: bool
-    options: tuple[str, ...]
-
-
-def value_problem(parameter: Parameter, value: str) -> str | None:
-    """Tell what is wrong with this value of a parameter; None: nothing.
-
-    1. It is one of the options, if there are any.
-    2. A number is decimal, a bool is `true` or `false`, a text has at most 8,192 characters.
-    """
-    if parameter.options and value not in parameter.options:
-        return f"must be one of: {', '.join(parameter.options)}"
-    match parameter.type:
-        case "number" if _NUMBER.fullmatch(value) is None:
-            return "must be a decimal number"
-        case "bool" if value not in {"true", "false"}:
-            return "must be `true` or `false`"
-        case _:
-            return f"must have at most {MAX_TEXT} characters" if len(value) > MAX_TEXT else None
 
 
 def provided_problems(
-    parameters: Sequence[Parameter], provided: Mapping[str, str], preset: Mapping[str, str]
+    parameters: Sequence[Parameter], provided: Mapping[str, str], preset: Mapping[str, str], matches: Matcher
 ) -> Iterator[Violation]:
     """Tell what is wrong with the values given, beside a preset that fixes its own (behaviour section 6).
 
@@ -59,7 +23,7 @@ def provided_problems(
         field = f"parameters.{name}"
         if name not in known:
             yield Violation(field, "the active version has no such parameter")
-        elif problem := value_problem(known[name], value):
+        elif problem := value_problem(known[name], value, matches):
             yield Violation(field, problem)
         elif preset.get(name, value) != value:
             yield Violation(field, f"the preset fixes it to {preset[name]!r}")
@@ -84,7 +48,9 @@ def immutable_choices(
     )
 
 
-def changed_problems(parameters: Sequence[Parameter], changes: Mapping[str, str]) -> Iterator[Violation]:
+def changed_problems(
+    parameters: Sequence[Parameter], changes: Mapping[str, str], matches: Matcher
+) -> Iterator[Violation]:
     """Tell what is wrong with changing these values of a workspace that exists: only mutable ones can be changed."""
     known = {parameter.name: parameter for parameter in parameters}
     for name, value in sorted(changes.items()):
@@ -93,7 +59,7 @@ def changed_problems(parameters: Sequence[Parameter], changes: Mapping[str, str]
             yield Violation(field, "the version has no such parameter")
         elif not known[name].mutable:
             yield Violation(field, "is immutable: it was fixed when the workspace was created")
-        elif problem := value_problem(known[name], value):
+        elif problem := value_problem(known[name], value, matches):
             yield Violation(field, problem)
 
 
