@@ -89,6 +89,28 @@ async def test_all_problems_of_a_manifest_are_told_at_once_and_nothing_is_stored
     assert await stored(database) == [0, 0, 0, 0, 0]
 
 
+async def test_a_number_of_many_digits_is_stored_as_it_was_written(operator: Client) -> None:
+    rules = {"min": -999_999_999_999_999, "max": 0.000001}
+    pushed = await operator.push(
+        make_manifest(parameters=[{"name": "size", "type": "number", "validation": rules}], presets=[])
+    )
+
+    validation = pushed.version.parameters[0].validation
+    assert (validation.min, validation.max) == (rules["min"], rules["max"])
+
+
+async def test_a_full_manifest_is_pushed(operator: Client) -> None:
+    regex = "(a+)+$"
+    manifest = make_manifest(
+        parameters=[
+            {"name": f"p{number}", "default": "a" * 100, "validation": {"regex": regex}} for number in range(200)
+        ],
+        presets=[{"name": f"preset {number}", "parameters": {"p1": "a" * 500}} for number in range(200)],
+    )
+
+    assert len((await operator.push(manifest)).presets) == 200
+
+
 async def test_an_oversized_archive_is_refused(operator: Client, database: Database) -> None:
     noise = bytes(range(256)) * 100
     with refused(Reason.ARCHIVE_TOO_LARGE):
@@ -121,8 +143,36 @@ async def test_an_archive_that_leads_out_is_refused_with_every_path(operator: Cl
 
 @pytest.mark.parametrize(
     "text",
-    ["name: [", "a: 1\na: 2", "a: &x 1\nb: *x", "- " * 5000, "\x00", "? [1, 2]\n: 3", "{" * 3000],
-    ids=["cut off", "repeated key", "alias", "deep", "nul", "key that is no text", "deep mapping"],
+    [
+        "!!bool maybe",
+        r'{"name": "\udfff", "\ud800": 1}',
+        r'{"parameters": [{"name": "a", "validation": {"regex": "\0"}}]}',
+        "parameters: [{name: a, type: number, validation: {min: .nan, max: .inf}}]",
+        "lifecycle: {autostart: 0 " + "1" * 5000 + " * * *}",
+        "",
+        "name: [",
+        "a: 1\na: 2",
+        "a: &x 1\nb: *x",
+        "- " * 5000,
+        "\x00",
+        "? [1, 2]\n: 3",
+        "{" * 3000,
+    ],
+    ids=[
+        "tag",
+        "surrogate",
+        "nul in a pattern",
+        "no number",
+        "long number",
+        "empty",
+        "cut off",
+        "repeated key",
+        "alias",
+        "deep",
+        "nul",
+        "key that is no text",
+        "deep mapping",
+    ],
 )
 async def test_what_is_no_plain_yaml_is_refused(operator: Client, text: str) -> None:
     with refused(Reason.INVALID_MANIFEST):
@@ -154,6 +204,14 @@ async def test_a_version_name_is_taken_once(operator: Client) -> None:
         await operator.push(make_manifest(), version_name="v2")
 
     assert (await operator.push(make_manifest())).version.name.startswith("v2-")
+
+
+@pytest.mark.parametrize("name", ["0d5f4b8e-6d1d-4b67-9a8c-1f6a5f3f6f10", "v1\n", " v1", "v\x07"])
+async def test_a_version_name_is_no_uuid_and_printable(operator: Client, name: str) -> None:
+    with refused(Reason.INVALID_FIELDS) as caught:
+        await operator.push(make_manifest(), version_name=name)
+
+    assert [violation.field for violation in caught[0].violations] == ["version_name"]
 
 
 async def test_members_may_look_and_not_push(reconcilers: Reconcilers) -> None:

@@ -12,6 +12,7 @@ import grpc.aio
 from prebuilds.chassis.caller import current_caller
 from prebuilds.chassis.fields import Fields, read_id
 from prebuilds.chassis.paging import by_name_and_id, read_page
+from prebuilds.domain.names import is_id
 from prebuilds.domain.pools import PresetStatus
 from prebuilds.reconciler.promoting import Promoting
 from prebuilds.reconciler.pushing import Pushing, PushOrder
@@ -62,8 +63,8 @@ class TemplateServicer(TemplateServiceServicer):
             validate_only=request.validate_only,
             request_id=fields.request_id(request.request_id),
         )
-        if order.version_name and _VERSION_NAME.fullmatch(order.version_name) is None:
-            fields.wrong("version_name", "must be 1 to 63 letters, digits, hyphens, dots and underscores")
+        if order.version_name and (_VERSION_NAME.fullmatch(order.version_name) is None or is_id(order.version_name)):
+            fields.wrong("version_name", "must be 1 to 63 letters, digits, hyphens, dots and underscores, and no UUID")
         fields.required("archive", "given" if request.archive else "")
         fields.done()
 
