@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from prebuilds.reconciler.rules.cron import Cron, CronError, parse_range
+from prebuilds.domain.cron import CronError
+from prebuilds.reconciler.rules.cron import Cron, parse_range
 
 DAYS = [date(2000, 1, 1) + timedelta(days=number) for number in range(366 * 28)]
 """28 years: every date, 29 February too, on every weekday."""

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 from prebuilds.agent_gateway.queries.agents import StoredAgent, find_agent, lock_agent
 from prebuilds.agent_gateway.rules.tokens import Credentials, objection_to
-from prebuilds.chassis import deadline
 from prebuilds.domain.principals import Agent
 from prebuilds.domain.refusals import Reason, Refusal
 from prebuilds.store.database import Database
@@ -47,7 +46,7 @@ class Admission:
 
     async def check(self, caller: Agent) -> None:
         """Raise a refusal of the class UNAUTHENTICATED where the caller's token does not count."""
-        async with self._database.read("check token", timeout=deadline.remaining()) as tx:
+        async with self._database.read("check token") as tx:
             found = await find_agent(tx, caller.agent_id)
         if refusal := token_refusal(caller.token, found.credentials if found else None, self._keys):
             raise refusal

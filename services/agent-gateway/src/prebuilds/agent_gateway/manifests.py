@@ -17,7 +17,6 @@ from prebuilds.agent_gateway.metrics import GatewayMetrics
 from prebuilds.agent_gateway.queries.agents import begin_incarnation
 from prebuilds.agent_gateway.queries.manifests import StoredManifest, read_manifest
 from prebuilds.agent_gateway.rules.incarnations import Beginning, Outdated, Repeated, Rises, incarnation_of
-from prebuilds.chassis import deadline
 from prebuilds.domain.ids import AgentId
 from prebuilds.domain.principals import Agent
 from prebuilds.domain.refusals import Reason, Refusal
@@ -59,7 +58,7 @@ class Manifests:
         async def work(tx: Transaction) -> tuple[Manifest, bool]:
             return await self._begin(tx, caller, beginning)
 
-        manifest, alternates = await self._database.run("get manifest", work, timeout=deadline.remaining())
+        manifest, alternates = await self._database.run("get manifest", work)
         if alternates:
             self._metrics.incarnation_alternated()
             _log.warning("incarnation alternated", agent_id=caller.agent_id, incarnation=manifest.incarnation)

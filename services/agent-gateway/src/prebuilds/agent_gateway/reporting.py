@@ -16,7 +16,6 @@ import structlog
 from prebuilds.agent_gateway.admitting import OwnWorkspace, lock_own_workspace
 from prebuilds.agent_gateway.metrics import GatewayMetrics
 from prebuilds.agent_gateway.queries.agents import store_state
-from prebuilds.chassis import deadline
 from prebuilds.domain.agents import AgentState
 from prebuilds.domain.principals import Agent
 from prebuilds.domain.refusals import Reason, Refusal
@@ -66,7 +65,7 @@ class Reporting:
         async def work(tx: Transaction) -> _Stored:
             return await self._store(tx, caller, report)
 
-        stored = await self._database.run("report state", work, timeout=deadline.remaining())
+        stored = await self._database.run("report state", work)
         self._tell(stored, report)
         return stored.state
 

@@ -16,7 +16,6 @@ from functools import partial
 from typing import Final
 from uuid import uuid4
 
-from prebuilds.chassis import deadline
 from prebuilds.claims.attempts import Attempt, Creation, MissedError, UsedBeforeError
 from prebuilds.claims.cold import build_cold
 from prebuilds.claims.queries.offers import Preset, read_pool
@@ -53,7 +52,7 @@ async def claim_or_build(database: Database, attempt: Attempt, preset: Preset) -
 
 async def _run(database: Database, attempt: Attempt, preset: Preset, *, wait_for_locks: bool) -> Creation:
     work = partial(_claim, attempt=attempt, preset=preset, wait_for_locks=wait_for_locks)
-    return await database.run("claim", work, timeout=deadline.remaining())
+    return await database.run("claim", work)
 
 
 async def _claim(tx: Transaction, *, attempt: Attempt, preset: Preset, wait_for_locks: bool) -> Creation:

@@ -21,7 +21,6 @@ from uuid import UUID
 import structlog
 from opentelemetry.metrics import Meter
 
-from prebuilds.chassis import deadline
 from prebuilds.chassis.caller import Caller
 from prebuilds.chassis.policy import Action, Resource
 from prebuilds.claims.attempts import (
@@ -118,7 +117,7 @@ class Creations:
         offer = await self._offer(caller, wish)
         plan = make_plan(offer, wish)
         miss = plan.miss
-        async with self._database.read("forecast", timeout=deadline.remaining()) as tx:
+        async with self._database.read("forecast") as tx:
             if wish.name and await has_workspace_named(tx, plan.owner.user_id, wish.name):
                 raise Refusal(Reason.NAME_TAKEN, f"you have a workspace named {wish.name!r}")
             pool = await read_pool(tx, plan.preset.preset_id) if miss is None and plan.preset else None
@@ -173,17 +172,17 @@ class Creations:
         if attempt.wish.mode is ClaimMode.REQUIRE_WARM:
             raise await self._refuse(attempt, miss)
         work = partial(_create_cold, attempt=attempt, miss=miss)
-        return await self._database.run("create cold", work, timeout=deadline.remaining())
+        return await self._database.run("create cold", work)
 
     async def _refuse(self, attempt: Attempt, miss: MissReason) -> Refusal:
         """Remember a miss in a transaction of its own, the one that found it being undone, and give its refusal."""
-        async with self._database.transaction("record miss", timeout=deadline.remaining()) as tx:
+        async with self._database.transaction("record miss") as tx:
             await record_miss(tx, attempt, miss)
         return refused(miss)
 
     async def _answered(self, key: RequestKey, content: bytes) -> Creation | None:
         """Give the first answer; None where nobody has got one."""
-        async with self._database.read("first answer", timeout=deadline.remaining()) as tx:
+        async with self._database.read("first answer") as tx:
             answer = await first_answer(tx, key, content)
             if answer is None:
                 return None

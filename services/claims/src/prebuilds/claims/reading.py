@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from prebuilds.chassis import deadline
 from prebuilds.chassis.caller import Caller
 from prebuilds.chassis.paging import Page, PageWish
 from prebuilds.chassis.policy import Action, Resource
@@ -33,7 +32,7 @@ class Reading:
 
     async def workspace(self, caller: Caller, workspace_id: WorkspaceId) -> WorkspaceView:
         """Give one workspace, deleted ones too; raises Refusal NOT_FOUND."""
-        async with self._database.read("get workspace", timeout=deadline.remaining()) as tx:
+        async with self._database.read("get workspace") as tx:
             await visible_workspace(tx, caller, workspace_id)
             (workspace,) = await read_workspaces(tx, [workspace_id])
         return workspace
@@ -43,7 +42,7 @@ class Reading:
     ) -> Page[WorkspaceView]:
         """Give a page of workspaces, newest first; raises Refusal NOT_FOUND, PAGE_TOKEN_INVALID."""
         after = page.after()
-        async with self._database.read("list workspaces", timeout=deadline.remaining()) as tx:
+        async with self._database.read("list workspaces") as tx:
             organization_id, only_owner_id = await listed_organization(tx, caller, organization, Resource.WORKSPACE)
             scoped = replace(wanted, organization_id=organization_id, only_owner_id=only_owner_id)
             found = await list_workspaces(tx, scoped, after=after, limit=page.limit)
@@ -54,7 +53,7 @@ class Reading:
     ) -> Page[BuildView]:
         """Give a page of a workspace's builds, newest first; raises Refusal NOT_FOUND, PAGE_TOKEN_INVALID."""
         after = page.after()
-        async with self._database.read("list builds", timeout=deadline.remaining()) as tx:
+        async with self._database.read("list builds") as tx:
             organization_id, _ = await listed_organization(tx, caller, organization, Resource.WORKSPACE)
             whose = await visible_workspace(tx, caller, wanted.workspace_id)
             if whose.organization_id != organization_id:
@@ -65,7 +64,7 @@ class Reading:
     async def claim(self, caller: Caller, claim_id: ClaimId) -> ClaimView:
         """Give one claim; raises Refusal NOT_FOUND."""
         scope = caller.organizations_for(Resource.CLAIM, Action.READ)
-        async with self._database.read("get claim", timeout=deadline.remaining()) as tx:
+        async with self._database.read("get claim") as tx:
             found = await list_claims(tx, ClaimFilter(claim_id=claim_id))
         for claim in found:
             if scope.covers(claim.organization_id, claim.owner_id):
@@ -77,7 +76,7 @@ class Reading:
     ) -> Page[ClaimView]:
         """Give a page of claims, newest first; raises Refusal NOT_FOUND, PAGE_TOKEN_INVALID."""
         after = page.after()
-        async with self._database.read("list claims", timeout=deadline.remaining()) as tx:
+        async with self._database.read("list claims") as tx:
             organization_id, only_owner_id = await listed_organization(tx, caller, organization, Resource.CLAIM)
             scoped = replace(wanted, organization_id=organization_id, only_owner_id=only_owner_id)
             found = await list_claims(tx, scoped, after=after, limit=page.limit)

@@ -12,7 +12,6 @@ from functools import partial
 from typing import assert_never
 from uuid import UUID
 
-from prebuilds.chassis import deadline
 from prebuilds.chassis.caller import Caller
 from prebuilds.chassis.patterns import matches
 from prebuilds.chassis.policy import Action, Resource
@@ -103,7 +102,7 @@ class Transitions:
         content = fingerprint(change.plain_values())
         work = partial(_change, caller=caller, change=change, content=content)
         try:
-            return await self._database.run(f"{change.transition} workspace", work, timeout=deadline.remaining())
+            return await self._database.run(f"{change.transition} workspace", work)
         except _UsedBeforeError as used:
             return await _answered(self._database, used.key, content)
 
@@ -113,7 +112,7 @@ class Transitions:
         Raises Refusal NOT_FOUND, PERMISSION_DENIED, and JOB_FINISHED for one that has ended.
         """
         work = partial(_cancel, caller=caller, build_id=build_id)
-        return await self._database.run("cancel build", work, timeout=deadline.remaining())
+        return await self._database.run("cancel build", work)
 
 
 async def _change(tx: Transaction, *, caller: Caller, change: Change, content: bytes) -> Changed:
@@ -259,7 +258,7 @@ async def _record(tx: Transaction, caller: Caller, change: Change, locked: Locke
 
 
 async def _answered(database: Database, key: RequestKey, content: bytes) -> Changed:
-    async with database.read("first answer", timeout=deadline.remaining()) as tx:
+    async with database.read("first answer") as tx:
         answer = await first_answer(tx, key, content)
         place = None if answer is None else await find_build(tx, BuildId(UUID(answer["build_id"])))
         if answer is None or place is None:
