@@ -3,6 +3,7 @@ from __future__ import annotations
 import ast
 import sys
 import tomllib
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import Distribution, distributions
@@ -34,11 +35,12 @@ class Member:
 def read(pyproject: Path) -> Member:
     content: dict[str, Any] = tomllib.loads(pyproject.read_text())
     project: dict[str, Any] = content["project"]
+    extras: Iterable[list[str]] = project.get("optional-dependencies", {}).values()
     return Member(
         name=project["name"],
         folder=pyproject.parent,
         module=content["tool"]["uv"]["build-backend"]["module-name"],
-        requirements=tuple(Requirement(text) for text in project["dependencies"]),
+        requirements=tuple(Requirement(text) for texts in (project["dependencies"], *extras) for text in texts),
     )
 
 

@@ -66,7 +66,7 @@ class Parameter(message.Message):
     OPTIONS_FIELD_NUMBER: builtins.int
     VALIDATION_FIELD_NUMBER: builtins.int
     name: builtins.str
-    """Name, unique within the version, 1 to 64 characters."""
+    """Name, unique within the version, 1 to 64 printable characters."""
     description: builtins.str
     """What it is for. At most 128 characters; may be empty."""
     type: ParameterType.ValueType
@@ -113,7 +113,9 @@ class ParameterValidation(message.Message):
     MAX_FIELD_NUMBER: builtins.int
     ERROR_FIELD_NUMBER: builtins.int
     regex: builtins.str
-    """Regular expression in RE2's syntax that must match the whole value, at most 1,000 characters. Text only. Empty: none."""
+    """Regular expression in RE2's syntax that must match the whole value, at most 1,000 characters. Text only. Empty:
+    none.
+    """
     min: builtins.float
     """Smallest number allowed, inclusive. Numbers only. Unset: no bound."""
     max: builtins.float

@@ -375,7 +375,7 @@ class Preset(message.Message):
     version_name: builtins.str
     """Name of that version."""
     name: builtins.str
-    """Name, unique within the version, 1 to 64 characters."""
+    """Name, unique within the version, 1 to 64 printable characters, no UUID."""
     description: builtins.str
     """What it is for, at most 128 characters. May be empty."""
     is_default: builtins.bool
@@ -453,7 +453,7 @@ class PrebuildsPolicy(message.Message):
 
     @builtins.property
     def schedules(self) -> containers.RepeatedCompositeFieldContainer[Schedule]:
-        """Times with another number. No two overlap."""
+        """Times with another number, at most 50. No two overlap."""
 
     def __init__(
         self,
@@ -479,7 +479,7 @@ class Schedule(message.Message):
     INSTANCES_FIELD_NUMBER: builtins.int
     cron: builtins.str
     """Five cron fields read as a continuous range: `* 8-18 * * 1-5` holds from 08:00:00 up to and including the end of
-    18:59, Monday to Friday. The minute is always `*`.
+    18:59, Monday to Friday. The minute is always `*`. At most 200 characters.
     """
     instances: builtins.int
     """How many prebuilds within that range: 0 or more."""

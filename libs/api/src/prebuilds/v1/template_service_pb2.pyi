@@ -93,11 +93,15 @@ class PushTemplateVersionRequest(message.Message):
     """Optional. Name of the template; it is created when missing. Default: the name in the manifest."""
     archive: builtins.bytes
     """Required. A tar file, plain or packed with gzip, with `template.yaml` at its top: at most 4 MiB as sent and 32 MiB
-    unpacked, regular files and folders only, no path leads out of it.
+    unpacked, regular files and folders only, at most 10,000 of them and 100 levels deep, names of at most 255 bytes,
+    paths of at most 1,024; no path leads out of it.
+    `template.yaml` is YAML of at most 256 KiB without tags, anchors and aliases. It may have 200 parameters with 500
+    options each, 200 presets with 50 schedules each, and 20 agents; a cron expression 200 characters, a regular
+    expression 1,000.
     """
     version_name: builtins.str
-    """Optional. Name of the version, unique within the template: 1 to 63 letters, digits, hyphens, dots and underscores.
-    Default: made by the server of its number, such as `v7`.
+    """Optional. Name of the version, unique within the template: 1 to 63 letters, digits, hyphens, dots and underscores,
+    and no UUID. Default: made by the server of its number, such as `v7`.
     """
     activate: builtins.bool
     """Whether to make it the active version at once. Default false. A template's first version becomes active anyway."""
