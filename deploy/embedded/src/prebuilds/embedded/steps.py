@@ -26,7 +26,7 @@ class Steps:
             step = Step(name, lambda text: status.update(f"{name}: {text}"))
             yield step
         seconds = self.took[name] = time.monotonic() - began
-        self.console.print(f"[green]✓[/] {name:<34} {seconds:6.2f} s  {step.result}")
+        self.console.print(f"[green]✓[/] {name:<36} {seconds:6.2f} s  {step.result}")
 
     def total(self) -> float:
         """Seconds since the first step began."""
