@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from prebuilds.embedded.keys import ORGANIZATION
+from prebuilds.embedded.tour import write_client_file
 from prebuilds.v1 import pool_service_pb2
 from tests.support.stack import PATIENCE, RunningSystem
 from tests.support.waiting import eventually
@@ -43,6 +44,7 @@ def checkout(system: RunningSystem, tmp_path: Path) -> Path:
     for name in (".venv", "examples"):
         (tmp_path / name).symlink_to(ROOT / name)
     (tmp_path / ".prebuilds").symlink_to(system.stack.state.path)
+    write_client_file(system.stack)
     return tmp_path
 
 
