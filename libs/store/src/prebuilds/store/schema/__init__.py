@@ -15,7 +15,7 @@ from prebuilds.store.schema.people import (
     QuotaUsage,
     User,
 )
-from prebuilds.store.schema.pool import PoolEvent, Prebuild, Waiting
+from prebuilds.store.schema.pool import PoolEvent, PoolEventTotal, Prebuild, Waiting
 from prebuilds.store.schema.records import AuditEvent, Notification, NotificationRead, Outbox, Request, Setting
 from prebuilds.store.schema.templates import (
     Preset,
@@ -46,6 +46,7 @@ __all__ = [
     "OrganizationMember",
     "Outbox",
     "PoolEvent",
+    "PoolEventTotal",
     "Prebuild",
     "Preset",
     "PresetParameter",

@@ -36,7 +36,10 @@ class User(Base):
     name: Mapped[str]
     is_system: Mapped[bool] = mapped_column(server_default=text("false"))
     created_at: Mapped[CreatedAt]
-    last_seen_at: Mapped[datetime] = mapped_column(server_default=text("now()"))
+    last_seen_at: Mapped[datetime | None] = mapped_column(server_default=text("now()"))
+    """Null for who was made known before the first call."""
+    deleted_at: Mapped[datetime | None]
+    """Since when the user cannot sign in any more."""
 
 
 class OrganizationMember(Base):

@@ -35,6 +35,7 @@ class Prebuild(Base):
             "disconnected_at",
             postgresql_where=text("state = 'running' AND gateways IS NULL"),
         ),
+        Index("ix_prebuilds_ended", "preset_id", postgresql_where=text("state IN ('failed', 'canceled')")),
         {
             # Rows change several times in their short life; room on the page keeps those updates off the indexes.
             "postgresql_with": {"fillfactor": 70},
@@ -79,7 +80,10 @@ class PoolEvent(Base):
     """What happened to pools, under template and preset *name*, so that history outlives a push."""
 
     __tablename__ = "pool_events"
-    __table_args__ = (Index("ix_pool_events_preset", "template_id", "preset_name", "kind", "created_at"),)
+    __table_args__ = (
+        Index("ix_pool_events_preset", "template_id", "preset_name", "kind", "created_at"),
+        Index("ix_pool_events_uncounted", "id", postgresql_where=text("NOT is_counted")),
+    )
 
     id: Mapped[int] = mapped_column(BigInteger, Identity(always=True), primary_key=True)
     organization_id: Mapped[UUID] = mapped_column(ForeignKey("organizations.id"))
@@ -91,4 +95,20 @@ class PoolEvent(Base):
     failure_class: Mapped[FailureClass | None] = mapped_column(spelled(FailureClass))
     workspace_id: Mapped[UUID | None]
     user_id: Mapped[UUID | None]
+    is_counted: Mapped[bool] = mapped_column(server_default=text("false"))
+    """Whether it is in `pool_event_totals`; the only part of an event that ever changes."""
     created_at: Mapped[CreatedAt]
+
+
+class PoolEventTotal(Base):
+    """How many events of a kind there were, so that metrics need not count all of history; see `is_counted`."""
+
+    __tablename__ = "pool_event_totals"
+
+    template_id: Mapped[UUID] = mapped_column(ForeignKey("templates.id"), primary_key=True)
+    preset_name: Mapped[str] = mapped_column(primary_key=True)
+    kind: Mapped[PoolEventKind] = mapped_column(spelled(PoolEventKind), primary_key=True)
+    label: Mapped[str] = mapped_column(primary_key=True)
+    """Reason of a miss, class of a failure; empty for other kinds."""
+    organization_id: Mapped[UUID] = mapped_column(ForeignKey("organizations.id"))
+    total: Mapped[int] = mapped_column(BigInteger)

@@ -41,6 +41,8 @@ class Template(Base):
     )
     max_starting: Mapped[int | None]
     paused_at: Mapped[datetime | None]
+    paused_by: Mapped[UUID | None] = mapped_column(ForeignKey("users.id"))
+    pause_message: Mapped[str] = mapped_column(server_default="")
     created_at: Mapped[CreatedAt]
     updated_at: Mapped[datetime] = mapped_column(server_default=text("now()"))
 
@@ -112,7 +114,13 @@ class Preset(Base):
     status_message: Mapped[str] = mapped_column(server_default="")
     last_invalidated_at: Mapped[datetime | None]
     retry_requested_at: Mapped[datetime | None]
+    over_quota_since: Mapped[datetime | None]
+    """Since when the allowance of the group `prebuilds` keeps the pool from its target; null while it does not."""
+    reconciled_at: Mapped[datetime | None]
+    """When a pass last read the pool under the preset's lock: what it looked like before that has been seen to."""
     paused_at: Mapped[datetime | None]
+    paused_by: Mapped[UUID | None] = mapped_column(ForeignKey("users.id"))
+    pause_message: Mapped[str] = mapped_column(server_default="")
     created_at: Mapped[CreatedAt]
 
 

@@ -27,7 +27,8 @@ CREATE TABLE users (
     name TEXT NOT NULL,
     is_system BOOLEAN DEFAULT false NOT NULL,
     created_at TIMESTAMP WITH TIME ZONE DEFAULT now() NOT NULL,
-    last_seen_at TIMESTAMP WITH TIME ZONE DEFAULT now() NOT NULL,
+    last_seen_at TIMESTAMP WITH TIME ZONE DEFAULT now(),
+    deleted_at TIMESTAMP WITH TIME ZONE,
     CONSTRAINT pk_users PRIMARY KEY (id),
     CONSTRAINT uq_users_issuer_subject UNIQUE (issuer, subject)
 );
@@ -166,12 +167,15 @@ CREATE TABLE templates (
     claim_strategy VARCHAR(32) DEFAULT 'provision' NOT NULL,
     max_starting INTEGER,
     paused_at TIMESTAMP WITH TIME ZONE,
+    paused_by UUID,
+    pause_message TEXT DEFAULT '' NOT NULL,
     created_at TIMESTAMP WITH TIME ZONE DEFAULT now() NOT NULL,
     updated_at TIMESTAMP WITH TIME ZONE DEFAULT now() NOT NULL,
     CONSTRAINT pk_templates PRIMARY KEY (id),
     CONSTRAINT ck_templates_max_starting_positive CHECK (max_starting > 0),
     CONSTRAINT fk_templates_organization_id FOREIGN KEY(organization_id) REFERENCES organizations (id),
-    CONSTRAINT ck_templates_claimstrategy CHECK (claim_strategy IN ('provision', 'instant'))
+    CONSTRAINT ck_templates_claimstrategy CHECK (claim_strategy IN ('provision', 'instant')),
+    CONSTRAINT fk_templates_paused_by FOREIGN KEY(paused_by) REFERENCES users (id)
 );
 
 CREATE UNIQUE INDEX uq_templates_name_live ON templates (organization_id, name) WHERE NOT deleted;
@@ -196,6 +200,7 @@ CREATE TABLE pool_events (
     failure_class VARCHAR(32),
     workspace_id UUID,
     user_id UUID,
+    is_counted BOOLEAN DEFAULT false NOT NULL,
     created_at TIMESTAMP WITH TIME ZONE DEFAULT now() NOT NULL,
     CONSTRAINT pk_pool_events PRIMARY KEY (id),
     CONSTRAINT fk_pool_events_organization_id FOREIGN KEY(organization_id) REFERENCES organizations (id),
@@ -205,6 +210,21 @@ CREATE TABLE pool_events (
 );
 
 CREATE INDEX ix_pool_events_preset ON pool_events (template_id, preset_name, kind, created_at);
+
+CREATE INDEX ix_pool_events_uncounted ON pool_events (id) WHERE NOT is_counted;
+
+CREATE TABLE pool_event_totals (
+    template_id UUID NOT NULL,
+    preset_name TEXT NOT NULL,
+    kind VARCHAR(32) NOT NULL,
+    label TEXT NOT NULL,
+    organization_id UUID NOT NULL,
+    total BIGINT NOT NULL,
+    CONSTRAINT pk_pool_event_totals PRIMARY KEY (template_id, preset_name, kind, label),
+    CONSTRAINT fk_pool_event_totals_template_id FOREIGN KEY(template_id) REFERENCES templates (id),
+    CONSTRAINT ck_pool_event_totals_pooleventkind CHECK (kind IN ('created', 'failed', 'claimed', 'missed', 'expired', 'deleted', 'canceled', 'resources_replaced')),
+    CONSTRAINT fk_pool_event_totals_organization_id FOREIGN KEY(organization_id) REFERENCES organizations (id)
+);
 
 CREATE TABLE notification_reads (
     notification_id UUID NOT NULL,
@@ -321,6 +341,8 @@ CREATE TABLE prebuilds (
 
 CREATE INDEX ix_prebuilds_claimable ON prebuilds (preset_id, expires_at, ready_at) WHERE state = 'running' AND ready_at IS NOT NULL AND delete_marked_at IS NULL AND gateways IS NOT NULL;
 
+CREATE INDEX ix_prebuilds_ended ON prebuilds (preset_id) WHERE state IN ('failed', 'canceled');
+
 CREATE INDEX ix_prebuilds_preset ON prebuilds (preset_id);
 
 CREATE INDEX ix_prebuilds_unconnected ON prebuilds (disconnected_at) WHERE state = 'running' AND gateways IS NULL;
@@ -354,7 +376,11 @@ CREATE TABLE presets (
     status_message TEXT DEFAULT '' NOT NULL,
     last_invalidated_at TIMESTAMP WITH TIME ZONE,
     retry_requested_at TIMESTAMP WITH TIME ZONE,
+    over_quota_since TIMESTAMP WITH TIME ZONE,
+    reconciled_at TIMESTAMP WITH TIME ZONE,
     paused_at TIMESTAMP WITH TIME ZONE,
+    paused_by UUID,
+    pause_message TEXT DEFAULT '' NOT NULL,
     created_at TIMESTAMP WITH TIME ZONE DEFAULT now() NOT NULL,
     CONSTRAINT pk_presets PRIMARY KEY (id),
     CONSTRAINT uq_presets_version_id_name UNIQUE (version_id, name),
@@ -363,7 +389,8 @@ CREATE TABLE presets (
     CONSTRAINT fk_presets_organization_id FOREIGN KEY(organization_id) REFERENCES organizations (id),
     CONSTRAINT fk_presets_template_id FOREIGN KEY(template_id) REFERENCES templates (id),
     CONSTRAINT fk_presets_version_id FOREIGN KEY(version_id) REFERENCES template_versions (id),
-    CONSTRAINT ck_presets_presetstatus CHECK (status IN ('healthy', 'hard_limited', 'validation_failed'))
+    CONSTRAINT ck_presets_presetstatus CHECK (status IN ('healthy', 'hard_limited', 'validation_failed')),
+    CONSTRAINT fk_presets_paused_by FOREIGN KEY(paused_by) REFERENCES users (id)
 );
 
 CREATE INDEX ix_presets_pools ON presets (template_id) WHERE desired_instances IS NOT NULL;
