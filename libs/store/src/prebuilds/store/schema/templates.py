@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 from uuid import UUID
 
-from sqlalchemy import CheckConstraint, ForeignKey, Index, LargeBinary, UniqueConstraint, text
+from sqlalchemy import CheckConstraint, Computed, ForeignKey, Index, LargeBinary, UniqueConstraint, text
 from sqlalchemy.orm import Mapped, mapped_column
 
 from prebuilds.domain.builds import BackendKind
@@ -63,6 +63,9 @@ class TemplateVersion(Base):
     manifest: Mapped[Json]
     """The manifest as it was checked, with its defaults filled in (behaviour section 1)."""
     source_archive: Mapped[bytes] = mapped_column(LargeBinary)
+    archive_size: Mapped[int] = mapped_column(Computed("octet_length(source_archive)", persisted=True))
+    """Bytes; stored, since nobody who looks at versions should have to read their archives."""
+    archive_sha256: Mapped[str] = mapped_column(Computed("encode(sha256(source_archive), 'hex')", persisted=True))
     created_by: Mapped[UUID] = mapped_column(ForeignKey("users.id"))
     created_at: Mapped[CreatedAt]
 

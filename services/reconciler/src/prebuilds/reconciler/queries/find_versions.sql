@@ -1,8 +1,7 @@
 -- Versions by id, or of a template by name, or a page of them, newest first.
 SELECT
     v.id, v.organization_id, v.template_id, t.name AS template_name, v.number, v.name, v.backend, v.agents, v.manifest,
-    octet_length(v.source_archive) AS archive_size, encode(sha256(v.source_archive), 'hex') AS archive_sha256,
-    v.created_by, u.name AS creator_name, v.created_at,
+    v.archive_size, v.archive_sha256, v.created_by, u.name AS creator_name, v.created_at,
     coalesce(t.active_version_id = v.id, false) AS is_active
 FROM template_versions AS v
 JOIN templates AS t ON t.id = v.template_id

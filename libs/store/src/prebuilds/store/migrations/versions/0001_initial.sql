@@ -245,6 +245,8 @@ CREATE TABLE template_versions (
     agents TEXT[] NOT NULL,
     manifest JSONB NOT NULL,
     source_archive BYTEA NOT NULL,
+    archive_size INTEGER GENERATED ALWAYS AS (octet_length(source_archive)) STORED NOT NULL,
+    archive_sha256 TEXT GENERATED ALWAYS AS (encode(sha256(source_archive), 'hex')) STORED NOT NULL,
     created_by UUID NOT NULL,
     created_at TIMESTAMP WITH TIME ZONE DEFAULT now() NOT NULL,
     CONSTRAINT pk_template_versions PRIMARY KEY (id),
