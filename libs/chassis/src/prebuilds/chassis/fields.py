@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from typing import Final, TypeVar
@@ -23,6 +23,7 @@ MAX_NAMED: Final = 200
 
 _REQUEST_ID: Final = re.compile(r"[\x20-\x7e]{0,128}")
 _FILTER: Final = "filter"
+_MASK: Final = "update_mask"
 _JOINED_BY: Final = " AND "
 _SECOND: Final = 10**9  # nanoseconds
 _NO_ID: Final = UUID(int=0)
@@ -118,6 +119,18 @@ class Fields:
             pass
         self.wrong(field, "is no time between the years 1 and 9999")
         return _NO_TIME
+
+    def mask(self, paths: Iterable[str], fields: Collection[str]) -> frozenset[str]:
+        """The fields that an `update_mask` names, at least one of these; a message's name stands for all below it."""
+        named: set[str] = set()
+        empty = True
+        for path in paths:
+            empty = False
+            meant = {field for field in fields if field == path or field.startswith(f"{path}.")}
+            self.check(_MASK, f"{path!r} is not one of: {', '.join(fields)}", is_good=bool(meant))
+            named |= meant
+        self.check(_MASK, f"must name at least one of: {', '.join(fields)}", is_good=not empty)
+        return frozenset(named)
 
     def filter(self, text: str, fields: Collection[str]) -> Filter:
         """A list's filter: `field=value` joined by ` AND `, each of these fields at most once."""
