@@ -31,7 +31,13 @@ class AuditEntry:
     resource_id: UUID
     resource_name: str
     organization_id: OrganizationId | None = None
-    details: Mapping[str, str] = field(default_factory=dict[str, str])
+    details: Mapping[str, object] = field(default_factory=dict[str, object])
+    """More about it, by action; plain values, which JSON has."""
+
+
+def changes(before: Mapping[str, object], after: Mapping[str, object]) -> dict[str, object]:
+    """What a change changed, as details: each field of `after` that is another than before, from what to what."""
+    return {name: {"from": before.get(name), "to": value} for name, value in after.items() if value != before.get(name)}
 
 
 async def record_deed(tx: Transaction, entry: AuditEntry) -> None:
