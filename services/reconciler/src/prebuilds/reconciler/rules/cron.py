@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Final
 
 from croniter import croniter
@@ -13,6 +14,9 @@ _LONGEST_MONTHS: Final = (31, 29, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31)
 _LONGEST_MONTH: Final = max(_LONGEST_MONTHS)
 _WEEK: Final = 7
 _ANY_WEEKDAY: Final = (1 << _WEEK) - 1
+_ANY: Final = "*"
+_REMEMBERED: Final = 4096
+"""Expressions, and fields of them: `croniter` takes 0.15 ms for each, a replica meets thousands in its first pass."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,24 +63,29 @@ class Cron:
         )
 
 
+@lru_cache(_REMEMBERED)
 def parse_range(expression: str) -> Cron:
     """Read an expression of a prebuild schedule; CronError where it is none, or its minute is not `*`."""
     fields = check_grammar(expression)
-    if fields[MINUTE] != "*":
+    if fields[MINUTE] != _ANY:
         raise CronError("the minute must be `*`: a schedule is a continuous range of whole hours")
-    # croniter writes a full set as ["*"], whatever its text was.
-    expanded = croniter.expand(expression)[0]
-    sets = [
-        frozenset(range(BOUNDS[field][0], BOUNDS[field][1] + 1))
-        if expanded[field] == ["*"]
-        else frozenset(int(value) for value in expanded[field])
-        for field in BOUNDS
-    ]
     return Cron(
-        hours=sets[HOUR],
-        days=sets[DAY],
-        months=sets[MONTH],
-        weekdays=sets[WEEKDAY],
-        restricts_days=fields[DAY] != "*",
-        restricts_weekdays=fields[WEEKDAY] != "*",
+        hours=_values(HOUR, fields[HOUR]),
+        days=_values(DAY, fields[DAY]),
+        months=_values(MONTH, fields[MONTH]),
+        weekdays=_values(WEEKDAY, fields[WEEKDAY]),
+        restricts_days=fields[DAY] != _ANY,
+        restricts_weekdays=fields[WEEKDAY] != _ANY,
     )
+
+
+@lru_cache(_REMEMBERED)
+def _values(field: int, text: str) -> frozenset[int]:
+    """The numbers that a field names; a field by itself means what it means within its expression."""
+    fields = [_ANY] * len(BOUNDS)
+    fields[field] = text
+    expanded = croniter.expand(" ".join(fields))[0][field]
+    if expanded == [_ANY]:  # croniter writes a full set like this, whatever its text was.
+        low, high = BOUNDS[field]
+        return frozenset(range(low, high + 1))
+    return frozenset(int(value) for value in expanded)

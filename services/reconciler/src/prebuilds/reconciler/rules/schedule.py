@@ -7,8 +7,9 @@ grain: an hour that happens twice in autumn counts twice, one that is skipped in
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, time, timedelta
+from functools import lru_cache
 from itertools import combinations
 from typing import Final
 from zoneinfo import ZoneInfo
@@ -21,6 +22,8 @@ _DAY: Final = timedelta(days=1)
 _MINUTE: Final = timedelta(minutes=1)
 _HORIZON_DAYS: Final = 3000
 """How far the next change is looked for: longer than the eight years that can lie between two 29 Februaries."""
+_REMEMBERED: Final = 16_384
+"""Sets of schedules; presets of one template share theirs, and each push makes new presets with the old text."""
 
 
 class ScheduleError(ValueError):
@@ -41,6 +44,10 @@ class Timetable:
 
     zone: ZoneInfo
     entries: tuple[tuple[Cron, int], ...]
+    _changes: list[tuple[datetime, datetime | None]] = field(
+        default_factory=list[tuple[datetime, datetime | None]], init=False, repr=False, compare=False
+    )
+    """The moment that was asked about last and the change after it, which is that of all moments between the two."""
 
     def index_at(self, now: datetime) -> int | None:
         """Which schedule's range contains the moment; None where none does."""
@@ -49,6 +56,14 @@ class Timetable:
 
     def next_change(self, now: datetime) -> datetime | None:
         """When another schedule than the present one, or none, begins to hold; None where nothing ever changes."""
+        for asked, change in self._changes:
+            if asked <= now and (change is None or now < change):
+                return change
+        change = self._find_change(now)
+        self._changes[:] = [(now, change)]
+        return change
+
+    def _find_change(self, now: datetime) -> datetime | None:
         present = self.index_at(now)
         # A zone can be a day ahead of or behind the moment's own date.
         first = now.astimezone(self.zone).date() - _DAY
@@ -72,6 +87,12 @@ class Timetable:
 
 def compile_timetable(timezone: str, schedules: Sequence[Schedule]) -> Timetable:
     """Compile schedules; ScheduleError for an unknown zone, an expression that cannot be read, or an overlap."""
+    return _compile(timezone, tuple(schedules))
+
+
+@lru_cache(_REMEMBERED)
+def _compile(timezone: str, schedules: tuple[Schedule, ...]) -> Timetable:
+    """Compile each text once: they never change, and every replica meets all of them in its first pass."""
     zone = find_zone(timezone)
     try:
         entries = tuple((parse_range(schedule.cron), schedule.instances) for schedule in schedules)
