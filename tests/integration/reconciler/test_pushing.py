@@ -323,8 +323,3 @@ async def test_versions_and_presets_are_listed(operator: Client) -> None:
 
     assert [(version.number, version.active) for version in versions.versions] == [(2, False), (1, True)]
     assert [preset.version_name for preset in presets.presets] == ["v1"]
-
-
-async def test_methods_that_are_not_built_say_so(operator: Client) -> None:
-    with refused(Reason.METHOD_NOT_BUILT):
-        await operator.templates.DeleteTemplate(pb.DeleteTemplateRequest(id="x"), metadata=operator.metadata)

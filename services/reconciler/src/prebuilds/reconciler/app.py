@@ -28,12 +28,14 @@ from prebuilds.reconciler.passes import Reconciler
 from prebuilds.reconciler.promoting import Promoting
 from prebuilds.reconciler.pushing import Pushing
 from prebuilds.reconciler.reading import AdminReading, TemplateReading
+from prebuilds.reconciler.retiring import Retiring
 from prebuilds.reconciler.rpc.admin import AdminServicer
 from prebuilds.reconciler.rpc.pools import PoolServicer
 from prebuilds.reconciler.rpc.templates import TemplateServicer
 from prebuilds.reconciler.rules.planner import Config
 from prebuilds.reconciler.settings import ReconcilerSettings
 from prebuilds.reconciler.templating import Templating
+from prebuilds.reconciler.updating import Updating
 from prebuilds.reconciler.viewing import Viewing
 from prebuilds.reconciler.wakeups import SUBSCRIPTION, Wakeups
 from prebuilds.store.directory import StoredDirectory
@@ -86,10 +88,15 @@ async def open_app(
         wakeups.start(backbone.tasks)
 
         inspector = Inspector(database, config=config, lookback=settings.backoff_lookback)
-        # Methods that are not built yet are the base's own, which it declares abstract to type checkers.
-        templates = TemplateServicer(  # pyright: ignore[reportAbstractUsage] - as above
-            Templating(database), Pushing(database), Promoting(database), TemplateReading(database)
+        templates = TemplateServicer(
+            templating=Templating(database),
+            pushing=Pushing(database),
+            promoting=Promoting(database),
+            updating=Updating(database),
+            retiring=Retiring(database),
+            reading=TemplateReading(database),
         )
+        # Methods that are not built yet are the base's own, which it declares abstract to type checkers.
         pools = PoolServicer(  # pyright: ignore[reportAbstractUsage] - as above
             Viewing(database, inspector), Asking(database, inspector, reconciler, hints)
         )

@@ -7,16 +7,15 @@ from uuid import UUID
 
 from prebuilds.chassis.caller import Caller
 from prebuilds.chassis.policy import Action
-from prebuilds.domain.events import EventKind
 from prebuilds.domain.ids import VersionId
-from prebuilds.domain.refusals import Reason, Refusal
 from prebuilds.reconciler.access import actor_of, template_for, version_for
-from prebuilds.reconciler.queries.templates import lock_template, set_active_version
+from prebuilds.reconciler.queries.templates import LockedTemplate, set_active_version
+from prebuilds.reconciler.queries.versions import lock_pools
 from prebuilds.reconciler.queries.views import TemplateRow, VersionRow
 from prebuilds.reconciler.rules.manifest import Manifest
+from prebuilds.reconciler.templating import lock_live, tell_of_change
 from prebuilds.store.audit import AuditEntry, record_deed
 from prebuilds.store.database import Database
-from prebuilds.store.outbox.writer import append
 from prebuilds.store.transactions import Transaction
 
 
@@ -41,11 +40,10 @@ class Promoting:
 
         async def work(tx: Transaction) -> Promoted:
             version = await version_for(tx, caller, version_id, Action.UPDATE)
-            template = await lock_template(tx, version.template_id)
-            if template.deleted:
-                raise Refusal(Reason.TEMPLATE_DELETED, f"template {version.template_name!r} is deleted")
+            template = await lock_live(tx, version.template_id, version.template_name)
             if template.active_version_id != version.id:
-                await make_active(tx, version, Manifest.model_validate(version.manifest))
+                before = await template_for(tx, caller, version.template_id, Action.UPDATE)
+                await make_active(tx, template, version, Manifest.model_validate(version.manifest))
                 entry = AuditEntry(
                     actor_of(caller),
                     "template.promote",
@@ -53,7 +51,7 @@ class Promoting:
                     version.template_id,
                     version.template_name,
                     version.organization_id,
-                    {"version": version.name},
+                    {"version": version.name, "version before": before.active_version_name},
                 )
                 await record_deed(tx, entry)
             return Promoted(
@@ -65,13 +63,11 @@ class Promoting:
         return await self._database.run("promote", work)
 
 
-async def make_active(tx: Transaction, version: VersionRow, manifest: Manifest) -> None:
-    """Point a locked template to this version, with the strategy and the lifecycle of its manifest."""
-    await set_active_version(tx, version.template_id, version.id, manifest)
-    await append(
-        tx,
-        EventKind.TEMPLATE_CHANGED,
-        version.template_id,
-        organization_id=version.organization_id,
-        payload={"template_id": str(version.template_id)},
-    )
+async def make_active(tx: Transaction, template: LockedTemplate, version: VersionRow, manifest: Manifest) -> None:
+    """Point a locked template to this version, with the strategy and the lifecycle of its manifest.
+
+    Locks the pools of the version before and of this one.
+    """
+    await lock_pools(tx, [template.active_version_id, version.id])
+    await set_active_version(tx, template.id, version.id, manifest)
+    await tell_of_change(tx, version.organization_id, template.id)

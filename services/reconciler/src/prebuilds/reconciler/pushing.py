@@ -128,7 +128,7 @@ async def _store(
         ),
     )
     if order.activate or template.active_version_id is None:
-        await make_active(tx, version, manifest)
+        await make_active(tx, template, version, manifest)
     pushed = await _read(tx, version_id, manifest, created=template.is_new)
     if order.validate_only:
         raise _OnlyChecked(pushed)

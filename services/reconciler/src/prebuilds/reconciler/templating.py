@@ -1,4 +1,4 @@
-"""Making templates without a version."""
+"""Making templates without a version, and what all that changes a template does."""
 
 from __future__ import annotations
 
@@ -9,13 +9,21 @@ from uuid import UUID, uuid4
 
 from prebuilds.chassis.caller import Caller
 from prebuilds.chassis.policy import Action, Resource
-from prebuilds.domain.ids import TemplateId
+from prebuilds.domain.events import EventKind
+from prebuilds.domain.ids import OrganizationId, TemplateId
 from prebuilds.domain.refusals import Reason, Refusal
 from prebuilds.reconciler.access import actor_of, organization_for
-from prebuilds.reconciler.queries.templates import NewTemplate, find_templates, insert_template
+from prebuilds.reconciler.queries.templates import (
+    LockedTemplate,
+    NewTemplate,
+    find_templates,
+    insert_template,
+    lock_template,
+)
 from prebuilds.reconciler.queries.views import TemplateRow
 from prebuilds.store.audit import AuditEntry, record_deed
 from prebuilds.store.database import Database
+from prebuilds.store.outbox.writer import append
 from prebuilds.store.requests import RequestKey, admit, fingerprint, first_answer
 from prebuilds.store.transactions import Transaction
 
@@ -76,3 +84,22 @@ class Templating:
             return (await find_templates(tx, id_=template_id))[0]
 
         return await self._database.run("create template", work)
+
+
+async def lock_live(tx: Transaction, id_: TemplateId, name: str) -> LockedTemplate:
+    """Lock a template that can be changed. Refuses TEMPLATE_DELETED."""
+    template = await lock_template(tx, id_)
+    if template.deleted:
+        raise Refusal(Reason.TEMPLATE_DELETED, f"template {name!r} is deleted", metadata={"subject": f"template:{id_}"})
+    return template
+
+
+async def tell_of_change(tx: Transaction, organization_id: OrganizationId, id_: TemplateId) -> None:
+    """Append the news that a template changed: the reconciler looks at all of its pools."""
+    await append(
+        tx,
+        EventKind.TEMPLATE_CHANGED,
+        id_,
+        organization_id=organization_id,
+        payload={"template_id": str(id_)},
+    )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import timedelta
 from typing import Final
@@ -23,6 +23,8 @@ from prebuilds.store.sql import SqlFolder
 from prebuilds.store.transactions import Transaction
 
 _NAME_TAKEN: Final = "uq_templates_name_live"
+_TRIES: Final = 3
+"""How often a name's template may be deleted just when somebody finds it."""
 
 _queries: Final = SqlFolder("prebuilds.reconciler.queries")
 
@@ -49,6 +51,16 @@ class LockedTemplate:
     active_version_id: VersionId | None
     deleted: bool = False
     is_new: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class TemplateUse:
+    """What there is of a template."""
+
+    workspaces: int
+    """People's."""
+    prebuilds: int
+    """Those that drain when the template is deleted: parked and failed ones are left alone."""
 
 
 async def find_templates(
@@ -102,7 +114,7 @@ async def make_or_lock_template(
 ) -> LockedTemplate:
     """Insert a template where none has the name, else lock the one that has it; two at once make one template.
 
-    Refuses TRANSACTION_CONFLICT where it is deleted at this moment.
+    Refuses TRANSACTION_CONFLICT where one after the other is deleted just when it is found.
     """
     made = (
         upsert(Template)
@@ -110,19 +122,32 @@ async def make_or_lock_template(
         .on_conflict_do_nothing(index_elements=[Template.organization_id, Template.name], index_where=~Template.deleted)
         .returning(Template.id)
     )
-    new_id = await tx.scalar(made)
-    if new_id is not None:
-        return LockedTemplate(TemplateId(new_id), None, is_new=True)
-    # A later statement: whoever made it meanwhile was invisible to the one above.
     there = (
         select(Template.id, Template.active_version_id)
         .where(Template.organization_id == organization_id, Template.name == name, Template.deleted.is_(False))
         .with_for_update(key_share=True)
     )
-    row = (await tx.execute(there)).one_or_none()
-    if row is None:
-        raise Refusal(Reason.TRANSACTION_CONFLICT, f"template {name!r} was deleted at this moment; push again")
-    return LockedTemplate(TemplateId(row[0]), _version_id(row[1]))
+    for _ in range(_TRIES):
+        new_id = await tx.scalar(made)
+        if new_id is not None:
+            return LockedTemplate(TemplateId(new_id), None, is_new=True)
+        # A later statement: whoever made it meanwhile was invisible to the one above.
+        row = (await tx.execute(there)).one_or_none()
+        if row is not None:
+            return LockedTemplate(TemplateId(row[0]), _version_id(row[1]))
+    raise Refusal(Reason.TRANSACTION_CONFLICT, f"templates named {name!r} come and go; push again")
+
+
+async def update_template(tx: Transaction, id_: TemplateId, values: Mapping[str, object]) -> None:
+    """Set columns of a locked template."""
+    await tx.execute(update(Template).where(Template.id == id_).values(**values, updated_at=func.now()))
+
+
+async def count_use(tx: Transaction, organization_id: OrganizationId, id_: TemplateId) -> TemplateUse:
+    """Count what there is of a template, at one moment."""
+    parameters = {"organization_id": organization_id, "template_id": id_}
+    use = await tx.fetch_one(_queries["template_use"], parameters, row=TemplateUse)
+    return use or TemplateUse(0, 0)
 
 
 async def set_active_version(
@@ -140,8 +165,7 @@ async def set_active_version(
         values |= {name: _positive(text) for name, text in durations.items() if text is not None}
         if lifecycle.autostart is not None:
             values["autostart"] = lifecycle.autostart
-    statement = update(Template).where(Template.id == template_id)
-    await tx.execute(statement.values(**values, updated_at=func.now()))
+    await update_template(tx, template_id, values)
 
 
 def _positive(text: str) -> timedelta | None:

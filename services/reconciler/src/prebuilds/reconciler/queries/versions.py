@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Final
@@ -86,6 +86,18 @@ async def find_presets(
         "limit": limit,
     }
     return await tx.fetch_all(_queries["find_presets"], parameters, row=PresetView)
+
+
+async def lock_pools(tx: Transaction, version_ids: Iterable[VersionId | None]) -> None:
+    """Lock the presets of these versions that have pools, by id; waits for who works on one of them.
+
+    Whoever makes versions active or inactive does: a pass that read a pool before then has committed what it made,
+    for the next pass to see, and who locks the preset later reads it anew.
+    """
+    concerned = [id_ for id_ in version_ids if id_ is not None]
+    if concerned:
+        statement = select(Preset.id).where(Preset.version_id.in_(concerned), Preset.desired_instances.is_not(None))
+        await tx.execute(statement.order_by(Preset.id).with_for_update(key_share=True))
 
 
 async def next_number(tx: Transaction, template_id: TemplateId) -> int:

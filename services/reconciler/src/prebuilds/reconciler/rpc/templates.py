@@ -2,48 +2,53 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
-from datetime import timedelta
-from typing import Any, Final, TypeAlias
+from typing import Any, TypeAlias
 
 import grpc.aio
 
 from prebuilds.chassis.caller import current_caller
 from prebuilds.chassis.fields import Fields, read_id
 from prebuilds.chassis.paging import by_name_and_id, read_page
-from prebuilds.domain.names import is_id
 from prebuilds.domain.pools import PresetStatus
 from prebuilds.reconciler.promoting import Promoting
-from prebuilds.reconciler.pushing import Pushing, PushOrder
+from prebuilds.reconciler.pushing import Pushing
 from prebuilds.reconciler.reading import PresetFilter, TemplateFilter, TemplateReading, VersionFilter
+from prebuilds.reconciler.retiring import Retiring
 from prebuilds.reconciler.rpc.messages import preset_message, template_message, text_of, version_message
-from prebuilds.reconciler.rules.manifest import check_autostart
-from prebuilds.reconciler.templating import TemplateOrder, Templating
+from prebuilds.reconciler.rpc.template_requests import read_create, read_message, read_push, read_update
+from prebuilds.reconciler.templating import Templating
+from prebuilds.reconciler.updating import Updating
 from prebuilds.v1 import template_service_pb2 as pb
 from prebuilds.v1.template_service_pb2_grpc import TemplateServiceServicer
 
 Context: TypeAlias = grpc.aio.ServicerContext[Any, Any]
-
-_VERSION_NAME: Final = re.compile(r"[A-Za-z0-9._-]{1,63}")
-_HOUR: Final = timedelta(hours=1)
 
 
 class TemplateServicer(TemplateServiceServicer):
     """Templates, their versions and their presets."""
 
     def __init__(
-        self, templating: Templating, pushing: Pushing, promoting: Promoting, reading: TemplateReading
+        self,
+        *,
+        templating: Templating,
+        pushing: Pushing,
+        promoting: Promoting,
+        updating: Updating,
+        retiring: Retiring,
+        reading: TemplateReading,
     ) -> None:
         """Reads requests for these."""
         self._templating = templating
         self._pushing = pushing
         self._promoting = promoting
+        self._updating = updating
+        self._retiring = retiring
         self._reading = reading
 
     async def CreateTemplate(self, request: pb.CreateTemplateRequest, context: Context) -> pb.CreateTemplateResponse:
         """Make a template without a version."""
-        order = _template_order(request)
+        order = read_create(request)
 
         row = await self._templating.create(current_caller(), order)
 
@@ -53,20 +58,7 @@ class TemplateServicer(TemplateServiceServicer):
         self, request: pb.PushTemplateVersionRequest, context: Context
     ) -> pb.PushTemplateVersionResponse:
         """Check an archive completely and store it as a new version."""
-        fields = Fields()
-        order = PushOrder(
-            organization=fields.required("organization", request.organization),
-            template=fields.name("template", request.template) if request.template else "",
-            archive=request.archive,
-            version_name=request.version_name,
-            activate=request.activate,
-            validate_only=request.validate_only,
-            request_id=fields.request_id(request.request_id),
-        )
-        if order.version_name and (_VERSION_NAME.fullmatch(order.version_name) is None or is_id(order.version_name)):
-            fields.wrong("version_name", "must be 1 to 63 letters, digits, hyphens, dots and underscores, and no UUID")
-        fields.required("archive", "given" if request.archive else "")
-        fields.done()
+        order = read_push(request)
 
         pushed = await self._pushing.push(current_caller(), order)
 
@@ -90,6 +82,38 @@ class TemplateServicer(TemplateServiceServicer):
             template=template_message(promoted.template),
             version=version_message(promoted.version),
             previous_version_id=text_of(promoted.previous_version_id),
+        )
+
+    async def UpdateTemplate(self, request: pb.UpdateTemplateRequest, context: Context) -> pb.UpdateTemplateResponse:
+        """Change the fields that the mask names."""
+        order = read_update(request)
+
+        row = await self._updating.update(current_caller(), order)
+
+        return pb.UpdateTemplateResponse(template=template_message(row))
+
+    async def DeprecateTemplate(
+        self, request: pb.DeprecateTemplateRequest, context: Context
+    ) -> pb.DeprecateTemplateResponse:
+        """Deprecate a template, or lift that."""
+        fields = Fields()
+        template_id, message = fields.id("id", request.id), read_message(fields, request.message)
+        fields.done()
+
+        row = await self._retiring.deprecate(current_caller(), template_id, message)
+
+        return pb.DeprecateTemplateResponse(template=template_message(row))
+
+    async def DeleteTemplate(self, request: pb.DeleteTemplateRequest, context: Context) -> pb.DeleteTemplateResponse:
+        """Delete a template, or count only what there is of it."""
+        template_id = read_id(request.id)
+
+        deleted = await self._retiring.delete(current_caller(), template_id, validate_only=request.validate_only)
+
+        return pb.DeleteTemplateResponse(
+            template=template_message(deleted.template),
+            workspace_count=deleted.use.workspaces,
+            prebuild_count=deleted.use.prebuilds,
         )
 
     async def GetTemplate(self, request: pb.GetTemplateRequest, context: Context) -> pb.GetTemplateResponse:
@@ -183,37 +207,6 @@ def _by_number(texts: Sequence[str]) -> tuple[int]:
 def _by_default_and_name(texts: Sequence[str]) -> tuple[bool, str]:
     is_default, name = texts
     return is_default == str(True), name
-
-
-def _template_order(request: pb.CreateTemplateRequest) -> TemplateOrder:
-    fields, template, lifecycle = Fields(), request.template, request.template.lifecycle
-    order = TemplateOrder(
-        organization=fields.required("organization", request.organization),
-        name=fields.name("template.name", template.name),
-        display_name=fields.at_most("template.display_name", template.display_name, 64),
-        description=fields.at_most("template.description", template.description, 128),
-        default_ttl=fields.duration(
-            "template.lifecycle.ttl", lifecycle.ttl, least=timedelta(minutes=1), most=timedelta(days=30)
-        )
-        or None,
-        autostart=lifecycle.autostart_schedule,
-        time_til_dormant=fields.duration("template.lifecycle.time_til_dormant", lifecycle.time_til_dormant, least=_HOUR)
-        or None,
-        time_til_dormant_autodelete=fields.duration(
-            "template.lifecycle.time_til_dormant_autodelete", lifecycle.time_til_dormant_autodelete, least=_HOUR
-        )
-        or None,
-        max_starting=template.max_starting if template.HasField("max_starting") else None,
-        request_id=fields.request_id(request.request_id),
-    )
-    try:
-        check_autostart(order.autostart)
-    except ValueError as error:
-        fields.wrong("template.lifecycle.autostart_schedule", str(error))
-    if order.max_starting is not None and order.max_starting < 1:
-        fields.wrong("template.max_starting", "must be at least 1")
-    fields.done()
-    return order
 
 
 def _without_identity(answer: pb.PushTemplateVersionResponse) -> pb.PushTemplateVersionResponse:

@@ -1,0 +1,103 @@
+"""Taking templates out of use: deprecating them, which can be lifted, and deleting them (behaviour section 2).
+
+Neither touches a workspace: pools drain by the passes that follow, and people's workspaces go on.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from uuid import UUID
+
+from prebuilds.chassis.caller import Caller
+from prebuilds.chassis.policy import Action
+from prebuilds.reconciler.access import actor_of, template_for
+from prebuilds.reconciler.queries.templates import TemplateUse, count_use, lock_template, update_template
+from prebuilds.reconciler.queries.versions import lock_pools
+from prebuilds.reconciler.queries.views import TemplateRow
+from prebuilds.reconciler.templating import lock_live, tell_of_change
+from prebuilds.store.audit import AuditEntry, record_deed
+from prebuilds.store.database import Database
+from prebuilds.store.transactions import Transaction
+
+
+@dataclass(frozen=True, slots=True)
+class Deleted:
+    """A template that is deleted, or would be, and what there is of it."""
+
+    template: TemplateRow
+    use: TemplateUse
+
+
+class Retiring:
+    """Deprecates and deletes templates."""
+
+    def __init__(self, database: Database) -> None:
+        """Work in this database."""
+        self._database = database
+
+    async def deprecate(self, caller: Caller, template_id: UUID, message: str) -> TemplateRow:
+        """Deprecate a template with this message, or with none lift that. Refuses TEMPLATE_DELETED.
+
+        Does nothing where it is so already.
+        """
+
+        async def work(tx: Transaction) -> TemplateRow:
+            found = await template_for(tx, caller, template_id, Action.UPDATE)
+            locked = await lock_live(tx, found.id, found.name)
+            # A later statement than the lock's: it sees what whoever held it before has committed.
+            template = await template_for(tx, caller, template_id, Action.UPDATE)
+            if template.deprecated == message:
+                return template
+            await lock_pools(tx, [locked.active_version_id])
+            await update_template(tx, template.id, {"deprecated": message})
+            entry = AuditEntry(
+                actor_of(caller),
+                "template.deprecate" if message else "template.undeprecate",
+                "template",
+                template.id,
+                template.name,
+                template.organization_id,
+                {"message": message, "message before": template.deprecated},
+            )
+            await record_deed(tx, entry)
+            await tell_of_change(tx, template.organization_id, template.id)
+            return await template_for(tx, caller, template_id, Action.UPDATE)
+
+        return await self._database.run("deprecate template", work)
+
+    async def delete(self, caller: Caller, template_id: UUID, *, validate_only: bool = False) -> Deleted:
+        """Delete a template; one that is deleted already is answered as it is. Its name is free again.
+
+        With `validate_only` it is only counted what there is of it, for who may delete it.
+        """
+        if validate_only:
+            async with self._database.read("forecast deletion", snapshot=True) as tx:
+                return await self._read(tx, caller, template_id)
+
+        async def work(tx: Transaction) -> Deleted:
+            template = await template_for(tx, caller, template_id, Action.DELETE)
+            locked = await lock_template(tx, template.id)
+            if locked.deleted:
+                return await self._read(tx, caller, template_id)
+            await lock_pools(tx, [locked.active_version_id])
+            await update_template(tx, template.id, {"deleted": True})
+            deleted = await self._read(tx, caller, template_id)
+            entry = AuditEntry(
+                actor_of(caller),
+                "template.delete",
+                "template",
+                template.id,
+                template.name,
+                template.organization_id,
+                {"workspaces": str(deleted.use.workspaces), "prebuilds": str(deleted.use.prebuilds)},
+            )
+            await record_deed(tx, entry)
+            await tell_of_change(tx, template.organization_id, template.id)
+            return deleted
+
+        return await self._database.run("delete template", work)
+
+    @staticmethod
+    async def _read(tx: Transaction, caller: Caller, template_id: UUID) -> Deleted:
+        template = await template_for(tx, caller, template_id, Action.DELETE)
+        return Deleted(template, await count_use(tx, template.organization_id, template.id))
