@@ -17,7 +17,7 @@ from typing import Final
 from uuid import uuid4
 
 from prebuilds.claims.attempts import Attempt, Creation, MissedError, UsedBeforeError
-from prebuilds.claims.cold import build_cold
+from prebuilds.claims.cold import build_cold, require_usable_now
 from prebuilds.claims.queries.offers import Preset, read_pool
 from prebuilds.claims.queries.workspaces import read_workspaces
 from prebuilds.claims.rules.misses import why_missed
@@ -40,7 +40,8 @@ class _HeldByOthersError(Exception):
 async def claim_or_build(database: Database, attempt: Attempt, preset: Preset) -> Creation:
     """Claim from the preset's pool, else build cold.
 
-    Raises UsedBeforeError, Refusal NAME_TAKEN, and MissedError for a miss in mode REQUIRE_WARM.
+    Raises UsedBeforeError, Refusal NAME_TAKEN, TEMPLATE_DEPRECATED, NOT_FOUND (of a template that has just gone), and
+    MissedError for a miss in mode REQUIRE_WARM.
     """
     for _ in range(1 + HELD_TRIES):
         try:
@@ -66,6 +67,7 @@ async def _claim(tx: Transaction, *, attempt: Attempt, preset: Preset, wait_for_
         case NothingEligible():
             miss = await _explain(tx, preset, last_try=wait_for_locks)
             if attempt.wish.mode is ClaimMode.REQUIRE_WARM:
+                await require_usable_now(tx, attempt)
                 raise MissedError(miss)
             return await build_cold(tx, attempt, miss)
 

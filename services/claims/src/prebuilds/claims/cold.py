@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from prebuilds.claims.attempts import Attempt, Creation
+from prebuilds.claims.queries.offers import read_standing
 from prebuilds.claims.queries.workspaces import read_workspaces
+from prebuilds.claims.wishes import require_usable
 from prebuilds.domain.builds import BuildReason, Transition
 from prebuilds.domain.claims import MissReason
 from prebuilds.domain.ids import WorkspaceId
@@ -20,9 +22,10 @@ async def build_cold(tx: Transaction, attempt: Attempt, miss: MissReason) -> Cre
     """Make the workspace and queue its start build, with miss, audit and answer; the COMMIT travels with the last read.
 
     The request has been admitted by this transaction. Locks requests, workspaces, builds, jobs, agents, outbox. Raises
-    Refusal NAME_TAKEN.
+    Refusal NAME_TAKEN, and where the template is deprecated or deleted by now TEMPLATE_DEPRECATED or NOT_FOUND.
     """
     plan = attempt.plan
+    await require_usable_now(tx, attempt)
     is_new = await _admit_miss(tx, attempt)
     workspace_id = await create_workspace(
         tx,
@@ -57,6 +60,12 @@ async def build_cold(tx: Transaction, attempt: Attempt, miss: MissReason) -> Cre
     await set_answer(tx, attempt.key, {"build_id": str(queued.build_id), "miss": miss.value})
     (workspace,) = await read_workspaces(tx, [workspace_id], last=True)
     return Creation(workspace, workspace.build, miss)
+
+
+async def require_usable_now(tx: Transaction, attempt: Attempt) -> None:
+    """Refuse a template that was deprecated or deleted since the plan was made: that may be why nothing is eligible."""
+    template = attempt.plan.template
+    require_usable(template, attempt.wish, await read_standing(tx, template.template_id))
 
 
 async def record_miss(tx: Transaction, attempt: Attempt, miss: MissReason) -> None:

@@ -8,7 +8,7 @@ from datetime import timedelta
 
 from prebuilds.chassis.patterns import matches
 from prebuilds.claims.queries.naming import Named
-from prebuilds.claims.queries.offers import Offer, Owner, Preset, Template
+from prebuilds.claims.queries.offers import Offer, Owner, Preset, Standing, Template
 from prebuilds.claims.rules.matching import find_preset
 from prebuilds.claims.rules.parameters import all_values, immutable_choices, provided_problems
 from prebuilds.domain.claims import ClaimMode, MissReason
@@ -105,18 +105,25 @@ def make_plan(offer: Offer, wish: Wish) -> Plan:
     )
 
 
+def require_usable(template: Template, wish: Wish, standing: Standing) -> None:
+    """Refuse a template that takes no new workspaces: NOT_FOUND where it is deleted, else TEMPLATE_DEPRECATED."""
+    if standing.deleted:
+        raise Refusal.not_found("template", wish.template.text)
+    if standing.deprecated:
+        raise Refusal(
+            Reason.TEMPLATE_DEPRECATED,
+            f"template {template.name!r} is deprecated: {standing.deprecated}",
+            metadata={"subject": f"template:{template.template_id}", "message": standing.deprecated},
+        )
+
+
 def _found(offer: Offer, wish: Wish) -> tuple[Owner, Template, VersionId]:
     template = offer.template
     if template is None:
         raise Refusal.not_found("template", wish.template.text)
     if offer.owner is None:
         raise Refusal.not_found("user", wish.owner.text if wish.owner else "")
-    if template.deprecated:
-        raise Refusal(
-            Reason.TEMPLATE_DEPRECATED,
-            f"template {template.name!r} is deprecated: {template.deprecated}",
-            metadata={"subject": f"template:{template.template_id}", "message": template.deprecated},
-        )
+    require_usable(template, wish, Standing(deleted=False, deprecated=template.deprecated))
     if template.version_id is None:
         raise Refusal(
             Reason.NO_ACTIVE_VERSION,

@@ -89,6 +89,15 @@ class WorkspaceVersion:
 
 
 @dataclass(frozen=True, slots=True)
+class Standing:
+    """Whether a template still takes new workspaces."""
+
+    deleted: bool
+    deprecated: str
+    """The message for people; empty where it is not deprecated."""
+
+
+@dataclass(frozen=True, slots=True)
 class _OfferRow:
     looked_at: datetime
     organization_id: OrganizationId
@@ -165,6 +174,12 @@ async def read_pool(tx: Transaction, preset_id: PresetId) -> PoolNow | None:
         return None
     facts = PoolFacts(row.has_pool, row.status, row.paused, row.ready, row.prebuilds, row.older)
     return PoolNow(facts, row.eligible)
+
+
+async def read_standing(tx: Transaction, template_id: TemplateId) -> Standing:
+    """Read how a template stands now; it may have changed since the offer."""
+    found = await tx.fetch_one(_queries["template_standing"], {"template_id": template_id}, row=Standing)
+    return found or Standing(deleted=True, deprecated="")
 
 
 async def find_version(tx: Transaction, workspace_id: WorkspaceId, version: Named | None) -> WorkspaceVersion | None:
