@@ -14,7 +14,7 @@ from prebuilds.reconciler.queries.versions import lock_pools
 from prebuilds.reconciler.queries.views import TemplateRow, VersionRow
 from prebuilds.reconciler.rules.manifest import Manifest
 from prebuilds.reconciler.templating import lock_live, tell_of_change
-from prebuilds.store.audit import AuditEntry, record_deed
+from prebuilds.store.audit import AuditEntry, changes, record_deed
 from prebuilds.store.database import Database
 from prebuilds.store.transactions import Transaction
 
@@ -51,7 +51,7 @@ class Promoting:
                     version.template_id,
                     version.template_name,
                     version.organization_id,
-                    {"version": version.name, "version before": before.active_version_name},
+                    changes({"version": before.active_version_name}, {"version": version.name}),
                 )
                 await record_deed(tx, entry)
             return Promoted(

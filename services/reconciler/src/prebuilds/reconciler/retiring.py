@@ -15,7 +15,7 @@ from prebuilds.reconciler.queries.templates import TemplateUse, count_use, lock_
 from prebuilds.reconciler.queries.versions import lock_pools
 from prebuilds.reconciler.queries.views import TemplateRow
 from prebuilds.reconciler.templating import lock_live, tell_of_change
-from prebuilds.store.audit import AuditEntry, record_deed
+from prebuilds.store.audit import AuditEntry, changes, record_deed
 from prebuilds.store.database import Database
 from prebuilds.store.transactions import Transaction
 
@@ -57,7 +57,7 @@ class Retiring:
                 template.id,
                 template.name,
                 template.organization_id,
-                {"message": message, "message before": template.deprecated},
+                changes({"message": template.deprecated}, {"message": message}),
             )
             await record_deed(tx, entry)
             await tell_of_change(tx, template.organization_id, template.id)
@@ -89,7 +89,7 @@ class Retiring:
                 template.id,
                 template.name,
                 template.organization_id,
-                {"workspaces": str(deleted.use.workspaces), "prebuilds": str(deleted.use.prebuilds)},
+                {"workspaces": deleted.use.workspaces, "prebuilds": deleted.use.prebuilds},
             )
             await record_deed(tx, entry)
             await tell_of_change(tx, template.organization_id, template.id)

@@ -15,7 +15,7 @@ from prebuilds.reconciler.access import actor_of, template_for
 from prebuilds.reconciler.queries.templates import update_template
 from prebuilds.reconciler.queries.views import TemplateRow
 from prebuilds.reconciler.templating import lock_live, tell_of_change
-from prebuilds.store.audit import AuditEntry, record_deed
+from prebuilds.store.audit import AuditEntry, changes, record_deed
 from prebuilds.store.database import Database
 from prebuilds.store.transactions import Transaction
 
@@ -63,8 +63,8 @@ class Updating:
             if not changed:
                 return template
             await update_template(tx, template.id, {COLUMNS[path]: value for path, value in changed.items()})
-            details = {path: _text(value) for path, value in changed.items()}
-            details |= {f"{path} before": _text(stored[COLUMNS[path]]) for path in changed}
+            before = {path: _plain(stored[COLUMNS[path]]) for path in changed}
+            after = {path: _plain(value) for path, value in changed.items()}
             entry = AuditEntry(
                 actor_of(caller),
                 "template.update",
@@ -72,7 +72,7 @@ class Updating:
                 template.id,
                 template.name,
                 template.organization_id,
-                details,
+                changes(before, after),
             )
             await record_deed(tx, entry)
             await tell_of_change(tx, template.organization_id, template.id)
@@ -81,8 +81,6 @@ class Updating:
         return await self._database.run("update template", work)
 
 
-def _text(value: TemplateValue) -> str:
-    """A value in the audit log; empty where there is none."""
-    if isinstance(value, timedelta):
-        return written(value)
-    return "" if value is None else str(value)
+def _plain(value: TemplateValue) -> str | int | None:
+    """A value as the audit log has it."""
+    return written(value) if isinstance(value, timedelta) else value
