@@ -60,6 +60,8 @@ class Telemetry:
     tracer: Tracer
     meter: Meter
     metrics_address: str | None
+    has_readers: bool
+    """Whether anybody reads what is measured: what has to be asked for in the background need not be otherwise."""
 
 
 @asynccontextmanager
@@ -103,7 +105,12 @@ async def open_telemetry(
             bound = join_address(host, endpoint[0].server_port)
         name = f"prebuilds.{service}"
         yield Telemetry(
-            tracer_provider, meter_provider, tracer_provider.get_tracer(name), meter_provider.get_meter(name), bound
+            tracer_provider,
+            meter_provider,
+            tracer_provider.get_tracer(name),
+            meter_provider.get_meter(name),
+            bound,
+            has_readers=bool(readers),
         )
     finally:
         if endpoint is not None:
