@@ -7,7 +7,7 @@ import sys
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from enum import StrEnum
-from typing import Annotated, Final, Protocol, TypeVar
+from typing import Annotated, Final, Protocol, TypeAlias, TypeVar
 
 import typer
 from google.protobuf.json_format import MessageToDict
@@ -16,6 +16,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from rich.console import Console
 from rich.measure import Measurement
 from rich.table import Table
+from rich.text import Text
 
 _UNBOUNDED: Final = 10_000  # columns
 _MINUTE: Final = 60
@@ -32,7 +33,10 @@ class Format(StrEnum):
 
 Output = Annotated[Format, typer.Option("--output", "-o", help="table for people, json for programs.")]
 
-console = Console(highlight=False, soft_wrap=True)
+Cell: TypeAlias = str | Text
+
+# What is printed are names and errors of other people: square brackets and colons in them mean nothing.
+console = Console(highlight=False, soft_wrap=True, markup=False, emoji=False)
 
 
 Value = TypeVar("Value")
@@ -47,11 +51,12 @@ class _Enum(Protocol[Value_contra]):
 
 def show_json(message: Message | Iterable[Message]) -> None:
     """Print a message, or a list of them, with the fields' own names and all that have a default."""
-    if isinstance(message, Message):
-        shown: object = _as_dict(message)
-    else:
-        shown = [_as_dict(each) for each in message]
-    sys.stdout.write(json.dumps(shown, indent=2) + "\n")
+    sys.stdout.write(json.dumps(_plain(message), indent=2) + "\n")
+
+
+def show_json_object(**parts: Message | Iterable[Message]) -> None:
+    """Print what several calls answered as one object."""
+    sys.stdout.write(json.dumps({name: _plain(part) for name, part in parts.items()}, indent=2) + "\n")
 
 
 def json_line(message: Message) -> None:
@@ -60,26 +65,34 @@ def json_line(message: Message) -> None:
     sys.stdout.flush()
 
 
-def table(headers: Sequence[str], rows: Iterable[Sequence[str]]) -> Table:
+def table(headers: Sequence[str], rows: Iterable[Sequence[Cell]]) -> Table:
     """Make a table without lines, as `ps` and `kubectl` have it."""
     made = Table(*(header.upper() for header in headers), box=None, pad_edge=False, header_style="bold")
     for row in rows:
-        made.add_row(*row)
+        made.add_row(*(printable(cell) if isinstance(cell, str) else cell for cell in row))
     return made
 
 
-def show_table(headers: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+def show_table(headers: Sequence[str], rows: Iterable[Sequence[Cell]]) -> None:
     """Print a table as wide as it is: nothing is cut off, in a pipe least of all."""
     made = table(headers, rows)
     unbounded = console.options.update(max_width=_UNBOUNDED)
-    Console(width=Measurement.get(console, unbounded, made).maximum, highlight=False).print(made, crop=False)
+    width = Measurement.get(console, unbounded, made).maximum
+    Console(width=width, highlight=False, markup=False, emoji=False).print(made, crop=False)
 
 
-def show_facts(facts: Mapping[str, str]) -> None:
-    """Print what there is to say of one thing, a line each."""
+def show_facts(facts: Mapping[str, Cell]) -> None:
+    """Print what there is to say of one thing, a line each, further lines of a value below its first."""
     width = max(map(len, facts))
     for name, value in facts.items():
-        console.print(f"{name:<{width}}  {value}")
+        lines = value.split("\n") if isinstance(value, Text) else [Text(line) for line in printable(value).split("\n")]
+        for index, line in enumerate(lines):
+            console.print(Text(f"{'' if index else name:<{width}}  ") + line)
+
+
+def printable(text: str) -> str:
+    """The text without what would steer a terminal: some of it was written by builds."""
+    return "".join(letter if letter.isprintable() or letter == "\n" else " " for letter in text)
 
 
 def word(enum: _Enum[Value], value: Value, prefix: str) -> str:
@@ -96,6 +109,10 @@ def age(moment: Timestamp) -> str:
         if seconds >= unit:
             return f"{seconds // unit}{letter}"
     return f"{max(seconds, 0)}s"
+
+
+def _plain(message: Message | Iterable[Message]) -> object:
+    return _as_dict(message) if isinstance(message, Message) else [_as_dict(each) for each in message]
 
 
 def _as_dict(message: Message) -> dict[str, object]:

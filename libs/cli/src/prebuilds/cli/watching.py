@@ -1,0 +1,157 @@
+"""Watching pools: a table on a terminal, a line for each change in a pipe, JSON lines for programs."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Generator, Mapping
+from contextlib import aclosing, contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Final, Protocol
+
+from rich.console import Group
+from rich.live import Live
+from rich.text import Text
+
+from prebuilds.cli.connection import fail
+from prebuilds.cli.explaining import describe_block, state_cell, state_word
+from prebuilds.cli.finding import pool_name
+from prebuilds.cli.healing import healed_stream
+from prebuilds.cli.moments import time_of, zone_of
+from prebuilds.cli.output import Cell, Format, console, json_line, printable, table
+from prebuilds.sdk.client import PrebuildsClient
+from prebuilds.v1 import pool_pb2, pool_service_pb2
+
+HEADERS: Final = ("pool", "version", "target", "eligible", "running", "starting", "deleting", "failed", "state")
+
+_STUCK: Final = frozenset({pool_pb2.BLOCK_KIND_HARD_LIMITED, pool_pb2.BLOCK_KIND_VALIDATION_FAILED})
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """A message of the stream, and what it comes to."""
+
+    message: pool_service_pb2.WatchPoolsResponse
+    gone: Mapping[str, pool_pb2.Pool]
+    pools: Mapping[str, pool_pb2.Pool]
+    """All that there are now."""
+
+
+class Screen(Protocol):
+    """Where a watch is shown."""
+
+    def show(self, change: Change) -> None:
+        """Show what has changed."""
+        ...
+
+    def tell(self, text: str) -> None:
+        """Say what is wrong with the connection; empty: nothing any more."""
+        ...
+
+
+async def watch_pools(
+    client: PrebuildsClient, organization: str, filter_: str, output: Format, *, until_full: bool = False
+) -> None:
+    """Show pools as they change, for ever, or until all active ones are full.
+
+    Ends the program with 1 where a pool that shall become full cannot without somebody's doing.
+    """
+    pools: dict[str, pool_pb2.Pool] = {}
+    with _screen(output) as screen:
+        async with aclosing(healed_stream(client, organization, filter_, screen.tell)) as messages:
+            async for message in messages:
+                pools.update({pool.id: pool for pool in message.pools})
+                gone = {id_: pools.pop(id_) for id_ in message.removed_ids if id_ in pools}
+                screen.show(Change(message, gone, pools))
+                if until_full and message.synced and _are_full(pools):
+                    return
+
+
+def row(pool: pool_pb2.Pool) -> tuple[Cell, ...]:
+    """A pool below HEADERS."""
+    return (pool_name(pool), pool.version_name, *map(str, _figures(pool)), state_cell(pool))
+
+
+def in_order(pools: Mapping[str, pool_pb2.Pool]) -> list[pool_pb2.Pool]:
+    """By name; the pool of the active version before those that drain."""
+    return sorted(pools.values(), key=lambda pool: (pool.template_name, pool.name, not pool.active, pool.id))
+
+
+def _are_full(pools: Mapping[str, pool_pb2.Pool]) -> bool:
+    active = [pool for pool in pools.values() if pool.active]
+    for pool in active:
+        for block in pool.blocked_by:
+            if block.kind in _STUCK:
+                fail(f"{pool_name(pool)}: {describe_block(block, zone_of(''), time_of(pool.snapshot_time))}")
+    return all(pool.counts.eligible >= pool.target.instances for pool in active)
+
+
+def _figures(pool: pool_pb2.Pool) -> tuple[int, ...]:
+    counts = pool.counts
+    return (pool.target.instances, counts.eligible, counts.actual, counts.starting, counts.deleting, counts.failed)
+
+
+class _Table:
+    """A table, always as it is now."""
+
+    def __init__(self, live: Live) -> None:
+        self._live = live
+        self._pools: Mapping[str, pool_pb2.Pool] = {}
+        self._trouble = ""
+
+    def show(self, change: Change) -> None:
+        self._pools = change.pools
+        if change.message.synced:
+            self._draw()
+
+    def tell(self, text: str) -> None:
+        self._trouble = printable(text)
+        self._draw()
+
+    def _draw(self) -> None:
+        below = Text(self._trouble, style="red") if self._trouble else Text("Ctrl-C ends it", style="dim")
+        self._live.update(Group(table(HEADERS, map(row, in_order(self._pools))), below), refresh=True)
+
+
+class _Lines:
+    """A line for each change."""
+
+    def show(self, change: Change) -> None:
+        for pool in in_order({pool.id: pool for pool in change.message.pools}):
+            figures = (f"{name} {figure}" for name, figure in zip(HEADERS[2:-1], _figures(pool), strict=True))
+            self._write(time_of(pool.snapshot_time), pool, *figures, state_word(pool))
+        for pool in in_order(change.gone):
+            self._write(datetime.now(UTC), pool, "gone")
+
+    def tell(self, text: str) -> None:
+        _tell_aside(text)
+
+    def _write(self, at: datetime, pool: pool_pb2.Pool, *parts: str) -> None:
+        line = "  ".join((f"{at:%H:%M:%SZ}", f"{pool_name(pool)} {pool.version_name}", *parts))
+        sys.stdout.write(line + "\n")
+        sys.stdout.flush()
+
+
+class _JsonLines:
+    """A line for each message."""
+
+    def show(self, change: Change) -> None:
+        json_line(change.message)
+
+    def tell(self, text: str) -> None:
+        _tell_aside(text)
+
+
+def _tell_aside(text: str) -> None:
+    sys.stderr.write(f"{printable(text) or 'the server is back'}\n")
+
+
+@contextmanager
+def _screen(output: Format) -> Generator[Screen]:
+    if output is Format.JSON:
+        yield _JsonLines()
+    elif console.is_terminal:
+        with Live(console=console, auto_refresh=False) as live:
+            yield _Table(live)
+    else:
+        yield _Lines()
