@@ -182,13 +182,17 @@ def _check_preset(
     for name, spec in parameters.items():
         if spec.default is None and name not in names:
             yield Violation(f"{path}.parameters.{name}", "is required: a preset with prebuilds must give it a value")
-    yield from _check_overlaps(f"{path}.prebuilds.scheduling.schedule", _get(_get(raw, "prebuilds"), "scheduling"))
+    yield from _check_schedules(f"{path}.prebuilds.scheduling.schedule", _get(_get(raw, "prebuilds"), "scheduling"))
 
 
-def _check_overlaps(path: str, scheduling: object) -> Iterator[Violation]:
+def _check_schedules(path: str, scheduling: object) -> Iterator[Violation]:
+    """What is wrong with schedules that can be read: this is asked at a push only, what is stored is followed."""
     good = _good(ScheduleSpec, _items(_get(scheduling, "schedule"), MAX_SCHEDULES))
-    pairs = overlapping([parse_range(spec.cron) for _, spec in good])
-    for first, second in pairs:
+    crons = [parse_range(spec.cron) for _, spec in good]
+    for (index, _), cron in zip(good, crons, strict=True):
+        if not cron.dates():
+            yield Violation(f"{path}[{index}].cron", "never holds: no month that it names has such a day")
+    for first, second in overlapping(crons):
         yield Violation(f"{path}[{good[second][0]}].cron", f"overlaps with schedule[{good[first][0]}]")
 
 
