@@ -6,10 +6,11 @@ from uuid import UUID
 
 from prebuilds.chassis.caller import Caller
 from prebuilds.chassis.policy import Action, Resource
-from prebuilds.domain.ids import OrganizationId
+from prebuilds.domain.ids import OrganizationId, PresetId
 from prebuilds.domain.principals import Person
 from prebuilds.domain.refusals import Reason, Refusal
 from prebuilds.reconciler.queries.people import find_organizations
+from prebuilds.reconciler.queries.pools import PresetRow, read_presets
 from prebuilds.reconciler.queries.templates import find_templates
 from prebuilds.reconciler.queries.versions import find_versions
 from prebuilds.reconciler.queries.views import OrganizationRow, TemplateRow, VersionRow
@@ -40,12 +41,23 @@ def check_access(
         raise
 
 
-async def template_for(tx: Transaction, caller: Caller, id_: UUID, action: Action) -> TemplateRow:
-    """The template of that id, deleted ones too."""
+async def template_for(
+    tx: Transaction, caller: Caller, id_: UUID, action: Action, *, resource: Resource = Resource.TEMPLATE
+) -> TemplateRow:
+    """The template of that id, deleted ones too; `resource` is what of it the caller wants to act upon."""
     found = await find_templates(tx, id_=id_, with_deleted=True)
     if not found:
         raise Refusal.not_found("template", str(id_))
-    check_access(caller, found[0].organization_id, Resource.TEMPLATE, action, kind="template", id_=id_)
+    check_access(caller, found[0].organization_id, resource, action, kind="template", id_=id_)
+    return found[0]
+
+
+async def pool_for(tx: Transaction, caller: Caller, id_: PresetId, action: Action) -> PresetRow:
+    """The preset of that id, of any version; one that asks for no prebuilds has no pool."""
+    found = await read_presets(tx, [id_])
+    if not found or found[0].desired_instances is None:
+        raise Refusal.not_found("pool", str(id_))
+    check_access(caller, found[0].organization_id, Resource.POOL, action, kind="pool", id_=id_)
     return found[0]
 
 

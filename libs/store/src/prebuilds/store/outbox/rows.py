@@ -10,8 +10,8 @@ from uuid import UUID
 
 from prebuilds.domain.events import EventKind
 
-Scalar: TypeAlias = str | int | float | bool | None
-"""What a payload holds: plain columns of the event's message, ids and times as text."""
+Scalar: TypeAlias = str | int | float | bool | list[str] | None
+"""What a payload holds: plain columns of the event's message, ids and times as text, and lists of ids."""
 
 
 @dataclass(frozen=True, slots=True)
