@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-
-from sqlalchemy import insert
+from typing import Final
 
 from prebuilds.domain.builds import FailureClass
 from prebuilds.domain.ids import OrganizationId, TemplateId, UserId, WorkspaceId
 from prebuilds.domain.pools import PoolEventKind
-from prebuilds.store import schema
+from prebuilds.store.sql import SqlFolder
 from prebuilds.store.transactions import Transaction
+
+_queries: Final = SqlFolder("prebuilds.store")
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,22 +30,18 @@ class PoolEvent:
 
 
 async def record_pool_events(tx: Transaction, events: Sequence[PoolEvent]) -> None:
-    """Append these to the history; locks nothing."""
+    """Append these to the history in one statement; with no events nothing is sent. Locks nothing."""
     if events:
-        await tx.execute(
-            insert(schema.PoolEvent).values(
-                [
-                    {
-                        "organization_id": event.organization_id,
-                        "template_id": event.template_id,
-                        "preset_name": event.preset_name,
-                        "kind": event.kind,
-                        "reason": event.reason,
-                        "failure_class": event.failure_class,
-                        "workspace_id": event.workspace_id,
-                        "user_id": event.user_id,
-                    }
-                    for event in events
-                ]
-            )
+        await tx.run(
+            _queries["record_pool_events"],
+            {
+                "organization_ids": [event.organization_id for event in events],
+                "template_ids": [event.template_id for event in events],
+                "preset_names": [event.preset_name for event in events],
+                "kinds": [event.kind.value for event in events],
+                "reasons": [event.reason for event in events],
+                "failure_classes": [event.failure_class and event.failure_class.value for event in events],
+                "workspace_ids": [event.workspace_id for event in events],
+                "user_ids": [event.user_id for event in events],
+            },
         )

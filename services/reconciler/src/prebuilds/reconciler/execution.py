@@ -3,23 +3,38 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import assert_never
+from dataclasses import dataclass, replace
+from typing import Final, assert_never
 
 import structlog
 
+from prebuilds.chassis.logs import clean_text
+from prebuilds.chassis.patterns import matches
 from prebuilds.domain.ids import WorkspaceId
-from prebuilds.domain.pools import PoolEventKind
+from prebuilds.domain.notifications import NotificationKind
+from prebuilds.domain.pools import PoolEventKind, PresetStatus
+from prebuilds.domain.principals import Role
 from prebuilds.domain.refusals import Refusal
-from prebuilds.reconciler.queries.pools import PresetRow, read_values
+from prebuilds.reconciler.queries.pools import (
+    PresetRow,
+    mark_over_quota,
+    read_last_fault,
+    read_values,
+    set_status,
+)
 from prebuilds.reconciler.rules.planner import BackOff, CancelPending, Create, Delete, DeleteReason, Plan
+from prebuilds.reconciler.rules.state import Quota
+from prebuilds.reconciler.rules.values import problems_of, values_of
 from prebuilds.store.faults import Fault
+from prebuilds.store.notifications import Notification, notify
 from prebuilds.store.pool.filling import cancel_pending, create_prebuilds, find_pending, mark_deleting
 from prebuilds.store.pool.locks import lock_prebuilds, lock_workspaces
 from prebuilds.store.transactions import Transaction
 
-_BELOW_TARGET = "below_target"
-_INACTIVE = "inactive"
+MAX_MESSAGE: Final = 1000
+"""Characters of a status's message."""
+
+_INACTIVE: Final = "inactive"
 
 _log = structlog.stdlib.get_logger(__name__)
 
@@ -31,35 +46,52 @@ class Done:
     created: int = 0
     deleted: int = 0
     canceled: int = 0
+    status: PresetStatus | None = None
+    """What the preset's status has become; None: it stayed."""
+    message: str = ""
+    """Why, for people."""
+    is_over_quota: bool | None = None
+    """Whether the pool has come to be kept from its target by the allowance; None: nothing new."""
 
 
-async def execute(tx: Transaction, preset: PresetRow, plan: Plan) -> Done:
-    """Do what the plan says, in its order, which has deletes before creates.
+async def execute(tx: Transaction, preset: PresetRow, plan: Plan, quota: Quota | None) -> Done:
+    """Do what the plan says: change the preset, then the actions in their order, which has deletes before creates.
 
-    A failure to cancel is logged and does not stop the other actions. Locks first what all deletes and cancellations
-    lock, pool rows and then workspaces, since the actions one after the other would not keep that order.
+    A failure to cancel is logged and does not stop the other actions; a preset that turns out to be invalid creates
+    nothing and has its status say so. Locks first what all deletes and cancellations lock, pool rows and then
+    workspaces, since the actions one after the other would not keep that order.
     """
+    done = await _change_preset(tx, preset, plan)
     doomed = [id_ for action in plan.actions if isinstance(action, Delete) for id_ in action.workspace_ids]
     cancels = any(isinstance(action, CancelPending) for action in plan.actions)
     pending = await find_pending(tx, preset.key) if cancels else ()
     if concerned := {*doomed, *pending}:
         await lock_workspaces(tx, sorted(await lock_prebuilds(tx, sorted(concerned))))
-    created = deleted = canceled = 0
     for action in plan.actions:
         match action:
             case CancelPending():
-                canceled += await _cancel(tx, preset, pending)
-            case Delete(reason=reason, workspace_ids=workspace_ids):
-                kind = PoolEventKind.EXPIRED if reason is DeleteReason.EXPIRED else PoolEventKind.DELETED
-                marked = await mark_deleting(tx, preset.key, workspace_ids, kind=kind, reason=reason.value)
-                deleted += len(marked)
-            case Create(count=count):
-                created += await _create(tx, preset, count)
+                done = replace(done, canceled=await _cancel(tx, preset, pending))
+            case Delete():
+                done = replace(done, deleted=done.deleted + await _delete(tx, preset, action))
+            case Create():
+                done = await _create(tx, preset, action, quota, done)
             case BackOff():
                 pass  # To wait is not to do anything.
             case _:
                 assert_never(action)
-    return Done(created, deleted, canceled)
+    return done
+
+
+async def _change_preset(tx: Transaction, preset: PresetRow, plan: Plan) -> Done:
+    message = ""
+    if plan.status is PresetStatus.HARD_LIMITED:
+        message = clean_text(await read_last_fault(tx, preset.preset_id))[:MAX_MESSAGE]
+        await notify(tx, _hard_limited(preset, message))
+    if plan.status is not None:
+        await set_status(tx, preset.preset_id, plan.status, message)
+    if plan.is_over_quota is not None:
+        await mark_over_quota(tx, preset.preset_id, is_over_quota=plan.is_over_quota)
+    return Done(status=plan.status, message=message, is_over_quota=plan.is_over_quota)
 
 
 async def _cancel(tx: Transaction, preset: PresetRow, pending: Sequence[WorkspaceId]) -> int:
@@ -72,12 +104,38 @@ async def _cancel(tx: Transaction, preset: PresetRow, pending: Sequence[Workspac
         return 0
 
 
-async def _create(tx: Transaction, preset: PresetRow, count: int) -> int:
+async def _delete(tx: Transaction, preset: PresetRow, action: Delete) -> int:
+    kind = PoolEventKind.EXPIRED if action.reason is DeleteReason.EXPIRED else PoolEventKind.DELETED
+    return len(await mark_deleting(tx, preset.key, action.workspace_ids, kind=kind, reason=action.reason.value))
+
+
+async def _create(tx: Transaction, preset: PresetRow, action: Create, quota: Quota | None, done: Done) -> Done:
     values = await read_values(tx, preset.preset_id)
-    missing = sorted(name for name, value in values.items() if value is None)
-    if missing:
-        _log.error("prebuilds were not created: parameters have no value", preset_id=preset.preset_id, missing=missing)
-        return 0
-    parameters = {name: value for name, value in values.items() if value is not None}
-    queued = await create_prebuilds(tx, preset.key, count, parameters=parameters, reason=_BELOW_TARGET)
-    return len(queued)
+    if problems := "; ".join(problems_of(values, matches)):
+        message = problems[:MAX_MESSAGE]
+        await set_status(tx, preset.preset_id, PresetStatus.VALIDATION_FAILED, message)
+        return replace(done, status=PresetStatus.VALIDATION_FAILED, message=message)
+    queued = await create_prebuilds(
+        tx,
+        preset.key,
+        action.count,
+        parameters=values_of(values),
+        reason=action.reason.value,
+        daily_cost=quota.cost if quota else 0,
+    )
+    return replace(done, created=len(queued))
+
+
+def _hard_limited(preset: PresetRow, error: str) -> Notification:
+    return Notification(
+        preset.organization_id,
+        Role.TEMPLATE_ADMIN,
+        NotificationKind.PRESET_HARD_LIMITED,
+        preset.preset_id,
+        title=f"Prebuilds of {preset.template_name} / {preset.preset_name} keep failing",
+        body=(
+            f"The newest builds of preset {preset.preset_name} in version {preset.version_name} of template"
+            f" {preset.template_name} all failed by the template's fault, so no more are made. Push a version that is"
+            f" mended, or have one more tried by RetryPreset of {preset.preset_id}.\n\nThe last error:\n{error}"
+        ),
+    )

@@ -2,7 +2,7 @@
 
 Postgres is authoritative; nothing is remembered between passes but compiled schedules. A pass goes
 
-1. *snapshot*: one repeatable-read, read-only transaction of at most six statements, whatever the number of pools;
+1. *snapshot*: one repeatable-read, read-only transaction of at most seven statements, whatever the number of pools;
 2. *plan*: pure; pools without work cost nothing more;
 3. *work*: each pool with work in a transaction of its own: lock its preset (passing over what another replica holds),
    read that pool again, plan again, execute, commit.
@@ -10,47 +10,37 @@ Postgres is authoritative; nothing is remembered between passes but compiled sch
 Crash before a pool's commit: nothing happened to it, its lock is gone, the next pass of any replica finds it as it was.
 Two replicas never work on one pool at once, because both lock its preset; who does not get the lock comes again, since
 what it saw may be newer than what the other one plans by.
+
+Where the group `prebuilds` of an organisation has an allowance, its pools are worked on one after another: whoever
+does holds the organisation's quota, an advisory lock that comes before the preset's. In one process they wait for each
+other before they take a connection; what another replica holds is passed over like a preset.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
-from typing import Final
+from typing import Final, assert_never
 
 import structlog
 from opentelemetry.metrics import Meter
 
 from prebuilds.chassis.clock import Clock, SystemClock
-from prebuilds.domain.ids import PresetId, TemplateId
+from prebuilds.domain.ids import OrganizationId
 from prebuilds.domain.refusals import Reason, Refusal
 from prebuilds.reconciler.execution import Done, execute
 from prebuilds.reconciler.hints import Hints
-from prebuilds.reconciler.queries.pools import (
-    Extent,
-    Moment,
-    PresetRow,
-    count_prebuilds,
-    count_starting,
-    find_pools,
-    lock_preset,
-    read_histories,
-    read_moment,
-    read_prebuilds,
-    read_presets,
-)
-from prebuilds.reconciler.rules.planner import Block, Config, Plan, can_skip, name_deletions, plan
-from prebuilds.reconciler.rules.state import Counts, History, count
-from prebuilds.reconciler.wishes import Wishes
+from prebuilds.reconciler.planning import Paused, Planned, Planning, Snapshot
+from prebuilds.reconciler.queries.pools import Extent, PresetRow, lock_preset
+from prebuilds.reconciler.rules.planner import Block, Config
 from prebuilds.store.database import Database
+from prebuilds.store.quota import lock_quota
 from prebuilds.store.transactions import Transaction
-
-_NOTHING: Final = Counts()
-_NO_HISTORY: Final = History()
 
 _PASSING: Final = frozenset({Reason.DEPENDENCY_UNAVAILABLE, Reason.TRANSACTION_CONFLICT, Reason.DEADLINE_EXCEEDED})
 """Refusals that say nothing of the pool: its work is still to be done, and the tick is far away."""
@@ -79,23 +69,9 @@ class PassStatistics:
     duration: timedelta = timedelta()
 
 
-@dataclass(frozen=True, slots=True)
-class Snapshot:
-    """All pools of an extent as one moment has them, with their plans."""
-
-    moment: Moment
-    presets: Sequence[PresetRow]
-    plans: Mapping[PresetId, Plan]
-    """Of the pools that are neither paused nor skippable."""
-    paused: int
-
-    def with_work(self) -> list[PresetId]:
-        """The pools to work on."""
-        return [preset_id for preset_id, planned in self.plans.items() if planned.has_work]
-
-
 class _Outcome(StrEnum):
     HELD = "held_elsewhere"
+    PAUSED = "paused"
     FAILED = "failed"
 
 
@@ -116,11 +92,10 @@ class Reconciler:
         """`concurrency` is how many pools are worked on at once, over all passes of this process."""
         self._database = database
         self._hints = hints
-        self._config = config
-        self._lookback = lookback
+        self._planning = Planning(config=config, lookback=lookback)
         self._slots = asyncio.Semaphore(concurrency)
+        self._quotas: defaultdict[OrganizationId, asyncio.Lock] = defaultdict(asyncio.Lock)
         self._clock = clock or SystemClock()
-        self._wishes = Wishes()
         self._duration = meter.create_histogram(
             "prebuilds_reconciliation_duration_seconds", unit="s", description="Duration of passes."
         )
@@ -131,7 +106,7 @@ class Reconciler:
         snapshot = await self.take_snapshot(extent)
         snapshot_took = self._clock.monotonic() - began
         chosen = snapshot.with_work()
-        outcomes = await asyncio.gather(*(self._work_on(preset_id) for preset_id in chosen))
+        outcomes = await asyncio.gather(*(self._work_on(preset) for preset in chosen))
         took = self._clock.monotonic() - began
         self._duration.record(took)
         return self._statistics(snapshot, outcomes, timedelta(seconds=snapshot_took), timedelta(seconds=took))
@@ -139,96 +114,58 @@ class Reconciler:
     async def take_snapshot(self, extent: Extent) -> Snapshot:
         """Read all of these pools at one moment, in a constant number of statements, and plan them."""
         async with self._database.read("snapshot", snapshot=True) as tx:
-            moment = await read_moment(tx)
-            preset_ids = await find_pools(tx, extent)
-            presets = await read_presets(tx, preset_ids)
-            counts = await count_prebuilds(tx, preset_ids)
-            histories = await self._histories(tx, preset_ids)
-            starting = await self._starting(tx, presets)
-        if extent.everything:
-            self._wishes.forget_all_but(preset_ids)
-        plans: dict[PresetId, Plan] = {}
-        paused = 0
-        for preset in presets:
-            if preset.paused_at is not None or moment.is_paused:
-                paused += 1
-                continue
-            policy, counted = self._wishes.policy_of(preset), counts.get(preset.preset_id, _NOTHING)
-            if not can_skip(policy, counted):
-                plans[preset.preset_id] = plan(
-                    policy,
-                    counted,
-                    histories.get(preset.preset_id, _NO_HISTORY),
-                    moment.at,
-                    self._config,
-                    template_starting=starting.get(preset.template_id, 0),
-                )
-        return Snapshot(moment, presets, plans, paused)
+            return await self._planning.take_snapshot(tx, extent)
 
-    async def _work_on(self, preset_id: PresetId) -> Done | _Outcome:
-        async with self._slots:
+    async def _work_on(self, preset: PresetRow) -> Done | _Outcome:
+        async with self._turn(preset), self._slots:
             try:
-                done = await self._database.run("reconcile", lambda tx: self._reconcile(tx, preset_id))
+                done = await self._database.run("reconcile", lambda tx: self._reconcile(tx, preset))
             except Refusal as refusal:
-                _log.warning("pool was not reconciled", preset_id=preset_id, reason=refusal.reason, cause=str(refusal))
+                _log.warning(
+                    "pool was not reconciled", preset_id=preset.preset_id, reason=refusal.reason, cause=str(refusal)
+                )
                 if refusal.reason in _PASSING:
-                    self._hints.add_refused(preset_id)
+                    self._hints.add_refused(preset.preset_id)
                 return _Outcome.FAILED
             except Exception:  # noqa: BLE001 - a loop's body: one pool's failure never stops the others
-                _log.exception("pool was not reconciled", preset_id=preset_id)
+                _log.exception("pool was not reconciled", preset_id=preset.preset_id)
                 return _Outcome.FAILED
-        if done is None:
-            self._hints.add_held(preset_id)
+        match done:
+            case None:
+                return Done()
+            case (planned, done):
+                _tell(planned, done)
+                return done
+            case _Outcome.HELD:
+                self._hints.add_held(preset.preset_id)
+                return done
+            case _:
+                return done
+
+    def _turn(self, preset: PresetRow) -> AbstractAsyncContextManager[None]:
+        """Wait for the other pools of an organisation with an allowance; without one there is nothing to wait for."""
+        return self._quotas[preset.organization_id] if preset.has_allowance else nullcontext()
+
+    async def _reconcile(self, tx: Transaction, seen: PresetRow) -> tuple[Planned, Done] | _Outcome | None:
+        """Work on one pool; None where there is none. Locks the quota, its preset, then what execution locks."""
+        if seen.has_allowance and not await lock_quota(tx, seen.organization_id):
             return _Outcome.HELD
-        return done
-
-    async def _reconcile(self, tx: Transaction, preset_id: PresetId) -> Done | None:
-        """Work on one pool; None where somebody else does. Locks its preset, then what execution locks."""
-        if not await lock_preset(tx, preset_id):
-            return None
-        # Later statements than the lock's: they see what whoever held it before has committed.
-        moment = await read_moment(tx)
-        presets = await read_presets(tx, [preset_id])
-        if not presets or presets[0].paused_at is not None or moment.is_paused:
-            return Done()
-        preset = presets[0]
-        prebuilds = (await read_prebuilds(tx, [preset_id])).get(preset_id, ())
-        histories = await self._histories(tx, [preset_id])
-        starting = await self._starting(tx, presets)
-        policy = self._wishes.policy_of(preset)
-        planned = plan(
-            policy,
-            count(policy, prebuilds, moment.at),
-            histories.get(preset_id, _NO_HISTORY),
-            moment.at,
-            self._config,
-            template_starting=starting.get(preset.template_id, 0),
-        )
-        done = await execute(tx, preset, name_deletions(planned, policy, prebuilds, moment.at))
-        if done != Done():
-            _log.info(
-                "pool reconciled",
-                preset_id=preset_id,
-                preset=preset.preset_name,
-                template=preset.template_name,
-                target=planned.target.instances,
-                source=planned.target.source,
-                running=planned.state.actual,
-                starting=planned.state.starting,
-                created=done.created,
-                deleted=done.deleted,
-                canceled=done.canceled,
-                blocked_by=[block.value for block in planned.blocks],
-            )
-        return done
-
-    async def _histories(self, tx: Transaction, preset_ids: Sequence[PresetId]) -> Mapping[PresetId, History]:
-        return await read_histories(tx, preset_ids, lookback=self._lookback, hard_limit=max(self._config.hard_limit, 1))
-
-    @staticmethod
-    async def _starting(tx: Transaction, presets: Sequence[PresetRow]) -> Mapping[TemplateId, int]:
-        bounded = {preset.template_id for preset in presets if preset.max_starting is not None}
-        return await count_starting(tx, sorted(bounded)) if bounded else {}
+        if not await lock_preset(tx, seen.preset_id):
+            return _Outcome.HELD
+        # Later statements than the locks': they see what whoever held them before has committed.
+        planned = await self._planning.look_at(tx, seen.preset_id)
+        match planned:
+            case None:
+                return None
+            case Paused():
+                return _Outcome.PAUSED
+            case Planned(preset, plan, quota):
+                if quota is not None and not seen.has_allowance:
+                    # The allowance is newer than the snapshot, and the quota comes before the preset in lock order.
+                    return _Outcome.HELD
+                return planned, await execute(tx, preset, plan, quota)
+            case _:
+                assert_never(planned)
 
     @staticmethod
     def _statistics(
@@ -242,7 +179,7 @@ class Reconciler:
             skipped=len(snapshot.presets) - snapshot.paused - len(outcomes),
             reconciled=len(done),
             held_elsewhere=others[_Outcome.HELD],
-            paused=snapshot.paused,
+            paused=snapshot.paused + others[_Outcome.PAUSED],
             failed=others[_Outcome.FAILED],
             created=sum(each.created for each in done),
             deleted=sum(each.deleted for each in done),
@@ -250,4 +187,30 @@ class Reconciler:
             backing_off=sum(Block.BACKING_OFF in planned.blocks for planned in snapshot.plans.values()),
             snapshot_duration=snapshot_took,
             duration=took,
+        )
+
+
+def _tell(planned: Planned, done: Done) -> None:
+    """Say in the log what was done to a pool and why, once it is committed."""
+    preset, plan = planned.preset, planned.plan
+    log = _log.bind(preset_id=preset.preset_id, preset=preset.preset_name, template=preset.template_name)
+    if plan.was_cut:
+        log.critical("creates were cut to the target", target=plan.target.instances, state=plan.state)
+    if done.status is not None:
+        log.warning("preset's status changed", status=done.status, before=preset.status, cause=done.message)
+    if done.is_over_quota is not None:
+        log.warning(
+            "pool is over quota" if done.is_over_quota else "pool is within the quota again", quota=planned.quota
+        )
+    if (done.created, done.deleted, done.canceled) != (0, 0, 0):
+        log.info(
+            "pool reconciled",
+            target=plan.target.instances,
+            source=plan.target.source,
+            running=plan.state.actual,
+            starting=plan.state.starting,
+            created=done.created,
+            deleted=done.deleted,
+            canceled=done.canceled,
+            blocked_by=[block.value for block in plan.blocks],
         )

@@ -32,6 +32,7 @@ class Wishes:
             status=preset.status,
             retry_requested_at=preset.retry_requested_at,
             max_starting=preset.max_starting,
+            is_over_quota=preset.over_quota_since is not None,
         )
 
     def forget_all_but(self, preset_ids: Collection[PresetId]) -> None:

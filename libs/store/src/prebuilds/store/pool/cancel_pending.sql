@@ -1,4 +1,4 @@
--- Cancel first starts of locked prebuilds that still wait and whose version is still inactive; locks builds, then jobs.
+-- Cancel first starts of locked prebuilds that still wait, that no daemon has had, and whose version is still inactive; locks builds, then jobs.
 WITH waiting AS (
     SELECT build.id
     FROM builds AS build
@@ -15,7 +15,7 @@ job AS (
     UPDATE jobs
     SET status = 'canceled', finished_at = clock_timestamp(), error = %(reason)s
     FROM waiting
-    WHERE jobs.build_id = waiting.id AND jobs.status = 'pending'
+    WHERE jobs.build_id = waiting.id AND jobs.status = 'pending' AND jobs.attempt = 0
     RETURNING jobs.build_id
 )
 UPDATE builds

@@ -16,10 +16,10 @@ workspace AS (
     RETURNING id
 )
 INSERT INTO prebuilds (
-    workspace_id, organization_id, template_id, version_id, preset_id, state, expires_at, disconnected_at
+    workspace_id, organization_id, template_id, version_id, preset_id, state, expires_at, disconnected_at, daily_cost
 )
 SELECT
     workspace.id, preset.organization_id, preset.template_id, preset.version_id, preset.id, 'starting',
-    now() + preset.ttl, now()
+    now() + preset.ttl, now(), %(daily_cost)s
 FROM workspace
 CROSS JOIN preset

@@ -44,11 +44,12 @@ class PoolKey:
 
 
 async def create_prebuilds(
-    tx: Transaction, pool: PoolKey, count: int, *, parameters: Mapping[str, str], reason: str
+    tx: Transaction, pool: PoolKey, count: int, *, parameters: Mapping[str, str], reason: str, daily_cost: int = 0
 ) -> Sequence[QueuedBuild]:
     """Make `count` prebuilds of a preset that the caller has locked, each with its first start build queued.
 
-    Inserts workspaces, pool rows, builds, jobs and agents; locks nothing that anybody else could hold.
+    `daily_cost` is what each is charged until the completion of its build tells (behaviour section 9). Inserts
+    workspaces, pool rows, builds, jobs and agents; locks nothing that anybody else could hold.
     """
     if count == 0:
         return ()
@@ -56,7 +57,13 @@ async def create_prebuilds(
     names = [prebuild_name(secrets.token_bytes(PREBUILD_NAME_BYTES)) for _ in ids]
     await tx.run(
         _queries["create_prebuilds"],
-        {"workspace_ids": ids, "names": names, "preset_id": pool.preset_id, "owner_id": SYSTEM_USER_ID},
+        {
+            "workspace_ids": ids,
+            "names": names,
+            "preset_id": pool.preset_id,
+            "owner_id": SYSTEM_USER_ID,
+            "daily_cost": daily_cost,
+        },
     )
     await record_pool_events(tx, [_event(pool, PoolEventKind.CREATED, reason, workspace_id) for workspace_id in ids])
     orders = [
@@ -68,6 +75,7 @@ async def create_prebuilds(
             version_id=pool.version_id,
             preset_id=pool.preset_id,
             parameters=parameters,
+            daily_cost=daily_cost,
         )
         for workspace_id in ids
     ]
@@ -82,12 +90,13 @@ async def mark_deleting(
     kind: PoolEventKind,
     reason: str,
     initiator_id: UserId = SYSTEM_USER_ID,
+    build_reason: BuildReason = BuildReason.PREBUILD,
 ) -> Sequence[QueuedBuild]:
     """Set the delete mark of these prebuilds and queue their delete builds; from the commit on nobody claims them.
 
     Locks pool rows, then workspaces, by id. Those claimed or being built meanwhile are left alone (behaviour section
     5). One whose delete came to nothing keeps its mark and gets another delete build; history counts it once. What a
-    person asked for is that person's build.
+    person asked for is that person's build, whatever `build_reason` says of the system's own.
     """
     unclaimed = await lock_prebuilds(tx, workspace_ids)
     if not unclaimed:
@@ -98,14 +107,14 @@ async def mark_deleting(
     await record_pool_events(
         tx, [_event(pool, kind, reason, workspace_id) for workspace_id, is_first in marked.items() if is_first]
     )
-    why = BuildReason.PREBUILD if initiator_id == SYSTEM_USER_ID else BuildReason.USER
+    why = build_reason if initiator_id == SYSTEM_USER_ID else BuildReason.USER
     return await queue_builds(
         tx, [BuildOrder(workspace_id, Transition.DELETE, why, initiator_id) for workspace_id in marked]
     )
 
 
 async def find_pending(tx: Transaction, pool: PoolKey) -> Sequence[WorkspaceId]:
-    """Find, without locks, the prebuilds whose first start no daemon has taken."""
+    """Find, without locks, the prebuilds whose first start no daemon has taken, nor had and lost."""
     found = await tx.fetch_all(_queries["find_pending"], {"preset_id": pool.preset_id}, row=UUID)
     return [WorkspaceId(each) for each in found]
 

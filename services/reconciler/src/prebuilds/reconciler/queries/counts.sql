@@ -1,11 +1,11 @@
--- Count the prebuilds of these pools as `rules.state.count` does, and what is starting of their templates.
+-- Count the prebuilds of these pools as `rules.state.count` does.
 WITH live AS (
     SELECT coalesce(array_agg(g.id), '{}') AS gateways
     FROM gateways AS g
     WHERE g.seen_at > now() - interval '60 s'
 ),
 moving AS (
-    SELECT b.preset_id, b.workspace_id, b.template_id, b.state, j.status, build.number
+    SELECT b.preset_id, b.state, j.status, build.number = 1 AND j.attempt = 0 AS is_untouched
     FROM prebuilds AS b
     JOIN workspaces AS w ON w.id = b.workspace_id
     JOIN builds AS build ON build.id = w.latest_build_id
@@ -16,7 +16,7 @@ moved AS (
     SELECT
         m.preset_id,
         count(*) FILTER (WHERE m.state = 'starting' AND m.status <> 'canceling') AS starting,
-        count(*) FILTER (WHERE m.state = 'starting' AND m.status = 'pending' AND m.number = 1) AS queued,
+        count(*) FILTER (WHERE m.state = 'starting' AND m.status = 'pending' AND m.is_untouched) AS queued,
         count(*) FILTER (WHERE m.state = 'stopping' AND m.status <> 'canceling') AS stopping,
         count(*) FILTER (WHERE m.state = 'deleting' AND m.status <> 'canceling') AS deleting
     FROM moving AS m

@@ -1,41 +1,66 @@
--- Recent start builds of these presets by the system user; rows only for presets with a failure within the lookback, or of a hard-limited status.
+-- Recent start builds of these presets by the system user, canceled ones aside; rows only for presets with a failure that may count, or hard limited.
 SELECT
     p.id AS preset_id,
-    coalesce(recent.failed, 0) AS failed,
+    recent.failed,
     recent.last_failed_at,
     CASE WHEN recent.last_failed_at IS NOT NULL THEN (
         SELECT count(*) + 1
         FROM builds AS b
         WHERE b.preset_id = p.id AND b.transition = 'start' AND b.initiator_id = %(system_user_id)s
-            AND b.created_at > recent.last_failed_at
+            AND b.created_at > recent.last_failed_at AND b.outcome IS DISTINCT FROM 'canceled'
     ) END AS newest_failed_rank,
     (
-        SELECT count(*) FILTER (WHERE newest.faults = newest.place)
+        -- Of builds queued together those that did not fail by the template's fault come first.
+        SELECT count(*) FILTER (WHERE counted.faults = counted.place)
         FROM (
             SELECT
-                row_number() OVER (ORDER BY b.created_at DESC, b.id) AS place,
-                count(*) FILTER (WHERE b.outcome = 'failed' AND b.failure_class = 'template')
-                    OVER (ORDER BY b.created_at DESC, b.id) AS faults
+                row_number() OVER inwards AS place,
+                count(*) FILTER (WHERE b.is_fault) OVER inwards AS faults
             FROM (
-                SELECT b.id, b.created_at, b.outcome, b.failure_class
+                SELECT b.id, b.created_at, b.failure_class IS NOT DISTINCT FROM 'template' AS is_fault
                 FROM builds AS b
                 WHERE b.preset_id = p.id AND b.transition = 'start' AND b.initiator_id = %(system_user_id)s
                     AND b.outcome IS DISTINCT FROM 'canceled'
-                ORDER BY b.created_at DESC, b.id
+                ORDER BY b.created_at DESC, is_fault, b.id
                 LIMIT %(hard_limit)s
             ) AS b
-        ) AS newest
+            WINDOW inwards AS (ORDER BY b.created_at DESC, b.is_fault, b.id)
+        ) AS counted
     ) AS template_faults_in_a_row,
     (
-        SELECT max(b.created_at)
+        SELECT b.created_at
         FROM builds AS b
         WHERE b.preset_id = p.id AND b.transition = 'start' AND b.initiator_id = %(system_user_id)s
-    ) AS newest_at
+            AND b.outcome IS DISTINCT FROM 'canceled' AND b.failure_class IS DISTINCT FROM 'infrastructure'
+        ORDER BY b.created_at DESC
+        LIMIT 1
+    ) AS newest_at,
+    p.status = 'hard_limited' AND EXISTS (
+        SELECT
+        FROM builds AS b
+        JOIN workspaces AS w ON w.id = b.workspace_id
+        LEFT JOIN prebuilds AS r ON r.workspace_id = w.id
+        WHERE b.preset_id = p.id AND b.transition = 'start' AND b.initiator_id = %(system_user_id)s
+            AND b.created_at >= p.retry_requested_at AND b.outcome = 'succeeded'
+            AND (r.ready_at IS NOT NULL OR w.claim_generation > 0)
+    ) AS retry_succeeded
 FROM presets AS p
 CROSS JOIN LATERAL (
-    SELECT count(*) AS failed, max(b.created_at) AS last_failed_at
+    SELECT b.created_at, b.failure_class
     FROM builds AS b
     WHERE b.preset_id = p.id AND b.transition = 'start' AND b.initiator_id = %(system_user_id)s
+        AND b.outcome IS DISTINCT FROM 'canceled'
+    ORDER BY b.created_at DESC
+    LIMIT 1
+) AS newest
+CROSS JOIN LATERAL (
+    -- Not even looked for where the newest start is older than the lookback.
+    SELECT count(*) AS failed, max(b.created_at) AS last_failed_at
+    FROM builds AS b
+    WHERE newest.created_at > now() - %(lookback)s::interval
+        AND b.preset_id = p.id AND b.transition = 'start' AND b.initiator_id = %(system_user_id)s
         AND b.created_at > now() - %(lookback)s::interval AND b.outcome = 'failed'
 ) AS recent
-WHERE p.id = ANY(%(preset_ids)s) AND (recent.failed > 0 OR p.status = 'hard_limited')
+WHERE p.id = ANY(%(preset_ids)s)
+    -- A fault of the template counts for the hard limit however old it is.
+    AND (recent.failed > 0 OR newest.failure_class = 'template' OR p.status = 'hard_limited')

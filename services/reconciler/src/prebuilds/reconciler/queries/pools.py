@@ -17,13 +17,20 @@ from prebuilds.domain.ids import (
     VersionId,
     WorkspaceId,
 )
+from prebuilds.domain.parameters import Parameter, ParameterType
 from prebuilds.domain.pools import PresetStatus
-from prebuilds.reconciler.rules.state import Activity, Counts, History, Prebuild
+from prebuilds.reconciler.rules.state import Activity, Counts, History, Prebuild, Quota
+from prebuilds.reconciler.rules.values import PresetValue
 from prebuilds.store.pool.filling import PoolKey
 from prebuilds.store.sql import SqlFolder
 from prebuilds.store.transactions import Transaction
 
 _queries: Final = SqlFolder("prebuilds.reconciler.queries")
+_HISTORIES: Final = _queries["histories"]
+_HISTORIES_AT: Final = _HISTORIES.replace(
+    b"FROM builds AS b", b"FROM (SELECT * FROM builds WHERE created_at <= %(at)s) AS b"
+).replace(b"now()", b"%(at)s::timestamptz")
+"""The same as of another moment than now."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +91,9 @@ class PresetRow:
     retry_requested_at: datetime | None
     max_starting: int | None
     paused_at: datetime | None
+    over_quota_since: datetime | None
+    has_allowance: bool
+    """Whether the organisation's group `prebuilds` has an allowance."""
     crons: tuple[str, ...]
     schedule_instances: tuple[int, ...]
 
@@ -124,11 +134,21 @@ class _HistoryRow:
     newest_failed_rank: int | None
     template_faults_in_a_row: int
     newest_at: datetime | None
+    retry_succeeded: bool
+
+
+@dataclass(frozen=True, slots=True)
+class _QuotaRow:
+    preset_id: PresetId
+    room: int
+    cost: int
 
 
 @dataclass(frozen=True, slots=True)
 class _Value:
     name: str
+    type: ParameterType | None
+    options: tuple[str, ...]
     value: str | None
 
 
@@ -189,12 +209,18 @@ async def read_prebuilds(tx: Transaction, preset_ids: Sequence[PresetId]) -> Map
 
 
 async def read_histories(
-    tx: Transaction, preset_ids: Sequence[PresetId], *, lookback: timedelta, hard_limit: int
+    tx: Transaction,
+    preset_ids: Sequence[PresetId],
+    *,
+    lookback: timedelta,
+    hard_limit: int,
+    at: datetime | None = None,
 ) -> Mapping[PresetId, History]:
-    """Read the failures that count; a preset without any is left out."""
+    """Read the failures that count now, or at another moment; a preset without any is left out."""
     rows = await tx.fetch_all(
-        _queries["histories"],
+        _HISTORIES if at is None else _HISTORIES_AT,
         {
+            **({} if at is None else {"at": at}),
             "preset_ids": list(preset_ids),
             "lookback": lookback,
             "hard_limit": hard_limit,
@@ -209,6 +235,7 @@ async def read_histories(
             newest_failed_rank=row.newest_failed_rank,
             template_faults_in_a_row=row.template_faults_in_a_row,
             newest_at=row.newest_at,
+            retry_succeeded=row.retry_succeeded,
         )
         for row in rows
     }
@@ -225,10 +252,47 @@ async def lock_preset(tx: Transaction, preset_id: PresetId) -> bool:
     return await tx.fetch_one(_queries["lock_preset"], {"preset_id": preset_id}, row=UUID) is not None
 
 
-async def read_values(tx: Transaction, preset_id: PresetId) -> Mapping[str, str | None]:
-    """The parameters that a preset's prebuilds are built with; None where a required one has no value."""
+async def read_values(tx: Transaction, preset_id: PresetId) -> Sequence[PresetValue]:
+    """The parameters that a preset's prebuilds are built with, in their order.
+
+    They come without the manifest's further rules for values: a version never changes after its push has checked them.
+    """
     rows = await tx.fetch_all(_queries["preset_values"], {"preset_id": preset_id}, row=_Value)
-    return {row.name: row.value for row in rows}
+    return [
+        PresetValue(
+            Parameter(row.name, row.type, None, mutable=False, options=row.options) if row.type else row.name, row.value
+        )
+        for row in rows
+    ]
+
+
+async def read_quotas(tx: Transaction, preset_ids: Sequence[PresetId]) -> Mapping[PresetId, Quota]:
+    """What the allowances of these pools' organisations still admit; a pool without an allowance is left out.
+
+    Who creates by it holds the organisation's quota (`store.quota`) since an earlier statement.
+    """
+    rows = await tx.fetch_all(
+        _queries["quotas"], {"preset_ids": list(preset_ids), "system_user_id": SYSTEM_USER_ID}, row=_QuotaRow
+    )
+    return {row.preset_id: Quota(row.room, row.cost) for row in rows}
+
+
+async def read_last_fault(tx: Transaction, preset_id: PresetId) -> str:
+    """The error of the newest start that failed by the template's fault; empty where there is none."""
+    found = await tx.fetch_one(
+        _queries["last_fault"], {"preset_id": preset_id, "system_user_id": SYSTEM_USER_ID}, row=str
+    )
+    return found or ""
+
+
+async def set_status(tx: Transaction, preset_id: PresetId, status: PresetStatus, message: str) -> None:
+    """Set the status of a locked preset; `message` says for people what is wrong, without secrets."""
+    await tx.run(_queries["set_status"], {"preset_id": preset_id, "status": status, "message": message})
+
+
+async def mark_over_quota(tx: Transaction, preset_id: PresetId, *, is_over_quota: bool) -> None:
+    """Put on record whether the allowance keeps a locked preset's pool from its target, and since when it does."""
+    await tx.run(_queries["mark_over_quota"], {"preset_id": preset_id, "is_over_quota": is_over_quota})
 
 
 async def count_waiting(tx: Transaction, preset_ids: Sequence[PresetId]) -> Mapping[PresetId, int]:

@@ -8,7 +8,7 @@ SELECT
     b.preset_id, b.workspace_id, b.created_at,
     CASE
         WHEN b.state IN ('starting', 'stopping', 'deleting') AND j.status = 'canceling' THEN 'canceling'
-        WHEN b.state = 'starting' AND j.status = 'pending' AND build.number = 1 THEN 'queued'
+        WHEN b.state = 'starting' AND j.status = 'pending' AND build.number = 1 AND j.attempt = 0 THEN 'queued'
         WHEN b.state = 'running' AND b.delete_marked_at IS NOT NULL THEN 'deleting'
         ELSE b.state
     END AS activity,

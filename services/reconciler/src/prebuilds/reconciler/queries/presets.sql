@@ -6,11 +6,13 @@ SELECT
     p.desired_instances, p.ttl, p.timezone, p.status, p.status_since, p.status_message,
     p.last_invalidated_at, p.retry_requested_at, t.max_starting,
     coalesce(p.paused_at, t.paused_at) AS paused_at,
+    p.over_quota_since, g.quota_allowance IS NOT NULL AS has_allowance,
     coalesce(s.crons, '{}') AS crons,
     coalesce(s.instances, '{}') AS schedule_instances
 FROM presets AS p
 JOIN templates AS t ON t.id = p.template_id
 JOIN template_versions AS v ON v.id = p.version_id
+LEFT JOIN groups AS g ON g.organization_id = p.organization_id AND g.name = 'prebuilds'
 LEFT JOIN LATERAL (
     SELECT array_agg(x.cron ORDER BY x.ordinal) AS crons, array_agg(x.instances ORDER BY x.ordinal) AS instances
     FROM preset_schedules AS x

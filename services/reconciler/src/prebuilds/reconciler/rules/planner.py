@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
-from typing import TypeAlias
+from typing import TypeAlias, assert_never
 
 from prebuilds.domain.ids import WorkspaceId
 from prebuilds.domain.pools import PresetStatus
@@ -20,6 +20,7 @@ from prebuilds.reconciler.rules.state import (
     History,
     Policy,
     Prebuild,
+    Quota,
     State,
     is_expired,
     state_of,
@@ -35,6 +36,14 @@ class DeleteReason(StrEnum):
     INACTIVE = "inactive"
 
 
+class CreateReason(StrEnum):
+    """Why prebuilds are made."""
+
+    BELOW_TARGET = "below_target"
+    RETRY = "retry"
+    """Somebody asked to try again in spite of the hard limit."""
+
+
 class Block(StrEnum):
     """What keeps a pool from its target."""
 
@@ -42,6 +51,7 @@ class Block(StrEnum):
     HARD_LIMITED = "hard_limited"
     VALIDATION_FAILED = "validation_failed"
     MAX_STARTING = "max_starting"
+    OVER_QUOTA = "over_quota"
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +76,7 @@ class Create:
     """Make prebuilds."""
 
     count: int
+    reason: CreateReason = CreateReason.BELOW_TARGET
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,18 +101,27 @@ class Config:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What a pool is and what is to be done, in this order."""
+    """What a pool is and what is to be done: first what changes of its preset, then the actions in this order."""
 
     state: State
     target: Target
     actions: tuple[Action, ...]
-    is_hard_limited: bool = False
     blocks: tuple[Block, ...] = ()
+    status: PresetStatus | None = None
+    """What the preset's status becomes; None: it stays."""
+    is_over_quota: bool | None = None
+    """Whether the preset is over quota from now on; None: that stays as it is on record."""
+    was_cut: bool = False
+    """Whether more creates than desired came out, which counts that contradict each other alone can bring about."""
 
     @property
     def has_work(self) -> bool:
         """Whether anything would be changed; to back off changes nothing."""
-        return any(not isinstance(action, BackOff) for action in self.actions)
+        return (
+            self.status is not None
+            or self.is_over_quota is not None
+            or any(not isinstance(action, BackOff) for action in self.actions)
+        )
 
 
 def can_skip(policy: Policy, counts: Counts) -> bool:
@@ -117,15 +137,17 @@ def plan(
     config: Config,
     *,
     template_starting: int = 0,
+    quota: Quota | None = None,
 ) -> Plan:
-    """Plan one pool.
+    """Plan one pool (behaviour section 4).
 
     1. Inactive: cancel what is queued, delete all that runs, nothing else.
-    2. Active: delete the expired, then the oldest above the target, then fill up.
-    3. Within the backoff of recent failures a `BackOff` stands in place of the create.
-    4. After too many faults of the template no create, but one where a retry was asked for and nothing is starting.
-    5. A preset that is invalid creates nothing.
-    6. Creates stay within the target and the template's `max_starting`, of which `template_starting` are used.
+    2. Active: delete the expired, then the oldest above the target, whatever keeps the pool from being filled.
+    3. Fill up to the target, what is starting included.
+    4. Not while the preset is invalid.
+    5. Not while it is hard limited, but for one where a retry is open; the status follows the history.
+    6. Not within the backoff of recent failures: a `BackOff` stands in place of the create, also if none is needed.
+    7. Within the target, the template's `max_starting`, of which `template_starting` are used, and the quota, if any.
     """
     target = target_at(policy.wish, now, is_active=policy.is_active)
     state = state_of(policy, counts, target.instances)
@@ -137,25 +159,68 @@ def plan(
         if number > 0
     ]
     need = max(state.desired - (state.actual - state.expired) - state.starting, 0)
-    hard_limited = policy.status is PresetStatus.HARD_LIMITED or reaches_hard_limit(history, config)
-    fill: list[Action] = []
+    status = status_of(policy, history, config)
+    creates, reason, fill = need, CreateReason.BELOW_TARGET, list[Action]()
     blocks: list[Block] = []
-    if policy.status is PresetStatus.VALIDATION_FAILED:
-        blocks.append(Block.VALIDATION_FAILED)
-    elif hard_limited:
-        blocks.append(Block.HARD_LIMITED)
-        if need > 0 and state.starting == 0 and _retry_is_open(policy, history):
-            fill.append(Create(1))
-    elif (back_off := backs_off(history, state.desired, now, config)) is not None:
+    back_off = backs_off(history, state.desired, now, config)
+    match status:
+        case PresetStatus.VALIDATION_FAILED:
+            blocks.append(Block.VALIDATION_FAILED)
+            creates, back_off = 0, None
+        case PresetStatus.HARD_LIMITED:
+            blocks.append(Block.HARD_LIMITED)
+            creates, reason = min(1, need), CreateReason.RETRY
+            if state.starting > 0 or not _retry_is_open(policy, history, now):
+                creates = 0
+            if creates == 0 or not _failed_since_retry(policy, history):
+                back_off = None
+        case PresetStatus.HEALTHY:
+            pass
+        case _:
+            assert_never(status)
+    if back_off is not None:
         blocks.append(Block.BACKING_OFF)
         fill.append(back_off)
-    elif need > 0:
-        room = need if policy.max_starting is None else max(policy.max_starting - template_starting, 0)
-        if room < need:
-            blocks.append(Block.MAX_STARTING)
-        if min(need, room) > 0:
-            fill.append(Create(min(need, room)))
-    return Plan(state, target, (*deletions, *fill), is_hard_limited=hard_limited, blocks=tuple(blocks))
+        creates = 0
+    admitted = min(creates, state.desired)
+    for block, room in (
+        (Block.MAX_STARTING, _free_starts(policy, template_starting, admitted)),
+        (Block.OVER_QUOTA, admitted if quota is None else quota.admits(admitted)),
+    ):
+        if room < admitted:
+            blocks.append(block)
+            admitted = room
+    if admitted > 0:
+        fill.append(Create(admitted, reason))
+    is_over_quota = Block.OVER_QUOTA in blocks
+    return Plan(
+        state,
+        target,
+        (*deletions, *fill),
+        tuple(blocks),
+        status if status is not policy.status else None,
+        is_over_quota if is_over_quota != policy.is_over_quota else None,
+        was_cut=creates > state.desired,
+    )
+
+
+def status_of(policy: Policy, history: History, config: Config) -> PresetStatus:
+    """What an active preset's status is now.
+
+    1. One that failed validation stays so: versions never change, and a new one has presets of its own.
+    2. A hard limited one becomes healthy when what was let through by a retry came up, and only then.
+    3. A healthy one becomes hard limited when the newest start builds all failed by the template's fault.
+    """
+    match policy.status:
+        case PresetStatus.VALIDATION_FAILED:
+            return PresetStatus.VALIDATION_FAILED
+        case PresetStatus.HARD_LIMITED:
+            is_healed = history.retry_succeeded and not reaches_hard_limit(history, config)
+            return PresetStatus.HEALTHY if is_healed else PresetStatus.HARD_LIMITED
+        case PresetStatus.HEALTHY:
+            return PresetStatus.HARD_LIMITED if reaches_hard_limit(history, config) else PresetStatus.HEALTHY
+        case _:
+            assert_never(policy.status)
 
 
 def reaches_hard_limit(history: History, config: Config) -> bool:
@@ -205,8 +270,25 @@ def _drain(counts: Counts) -> tuple[Action, ...]:
     return tuple(actions)
 
 
-def _retry_is_open(policy: Policy, history: History) -> bool:
-    """Whether somebody asked to try again and no start was queued since."""
-    if policy.retry_requested_at is None:
+def _retry_is_open(policy: Policy, history: History, now: datetime) -> bool:
+    """Whether somebody asked to try again and no start since has said anything of the template.
+
+    What was asked for after `now`, the beginning of the transaction that plans, is for the next one: a build that this
+    one queues would seem older than the request.
+    """
+    if policy.retry_requested_at is None or policy.retry_requested_at > now:
         return False
     return history.newest_at is None or history.newest_at < policy.retry_requested_at
+
+
+def _failed_since_retry(policy: Policy, history: History) -> bool:
+    """Whether a start failed after somebody asked to try again: while the retry is open, by the infrastructure."""
+    if policy.retry_requested_at is None or history.last_failed_at is None:
+        return False
+    return history.last_failed_at >= policy.retry_requested_at
+
+
+def _free_starts(policy: Policy, template_starting: int, wanted: int) -> int:
+    if policy.max_starting is None:
+        return wanted
+    return min(wanted, max(policy.max_starting - template_starting, 0))

@@ -41,6 +41,8 @@ class Policy:
     retry_requested_at: datetime | None = None
     max_starting: int | None = None
     """Most prebuilds of the template that may be starting at once; None is unlimited."""
+    is_over_quota: bool = False
+    """Whether it is on record that the allowance keeps the pool from its target."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,18 +77,42 @@ class Counts:
 
 @dataclass(frozen=True, slots=True)
 class History:
-    """Recent start builds of a preset by the system user."""
+    """Recent start builds of a preset by the system user; canceled ones count for nothing."""
 
     failed: int = 0
-    """Failed ones within the lookback, of either class; canceled ones count for nothing."""
+    """Failed ones within the lookback, of either class."""
     last_failed_at: datetime | None = None
     """Creation of the newest of them."""
     newest_failed_rank: int | None = None
     """Its place among the preset's start builds, 1 is the newest."""
     template_faults_in_a_row: int = 0
-    """How many of the newest start builds failed by the template's fault, without another between them."""
+    """How many of the newest start builds failed by the template's fault, without another between them.
+
+    Of builds that were queued together those that did not fail so count as the newer ones: a template of which some
+    prebuilds come up is not hard limited by the order of ids.
+    """
     newest_at: datetime | None = None
-    """Creation of the newest start build."""
+    """Creation of the newest start build that says something of the template: neither canceled nor failed by the
+    infrastructure."""
+    retry_succeeded: bool = False
+    """Whether a start build queued after the preset's `retry_requested_at` succeeded and its prebuild has become ready
+    or was claimed; a build alone would not do, since its startup may yet fail."""
+
+
+@dataclass(frozen=True, slots=True)
+class Quota:
+    """What the prebuilds of an organisation may still cost, where their group has an allowance."""
+
+    room: int
+    """The allowance less what all prebuilds of the organisation cost a day; below 0 where they cost more."""
+    cost: int
+    """What one more of this pool is charged: the newest known cost of its version and preset, else 0."""
+
+    def admits(self, wanted: int) -> int:
+        """How many of these the allowance has room for."""
+        if self.room < 0:
+            return 0
+        return wanted if self.cost <= 0 else min(wanted, self.room // self.cost)
 
 
 @dataclass(frozen=True, slots=True)
