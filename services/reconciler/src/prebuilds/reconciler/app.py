@@ -13,12 +13,14 @@ from opentelemetry.sdk.trace import SpanProcessor
 from prebuilds.chassis.access_table import ACCESS_TABLE
 from prebuilds.chassis.addresses import Addresses
 from prebuilds.chassis.identity.authenticator import authenticator_for
-from prebuilds.chassis.loops import LoopMetrics
+from prebuilds.chassis.loops import LoopMetrics, run_loop
+from prebuilds.chassis.loops import Wakeups as LoopWakeups
 from prebuilds.chassis.process import App
 from prebuilds.chassis.server import open_server
 from prebuilds.domain.principals import ServiceName
 from prebuilds.events.backbone import open_backbone
 from prebuilds.events.subscriptions import subscribe
+from prebuilds.reconciler import deaths, retention
 from prebuilds.reconciler.administering import Administering
 from prebuilds.reconciler.asking import Asking
 from prebuilds.reconciler.hints import Hints
@@ -61,6 +63,8 @@ async def open_app(
         )
         database, telemetry = backbone.database, backbone.telemetry
 
+        loops = LoopMetrics(telemetry.meter)
+
         config = Config(backoff_interval=settings.backoff_interval, hard_limit=settings.hard_limit)
         hints = Hints()
         reconciler = Reconciler(
@@ -72,9 +76,7 @@ async def open_app(
             concurrency=max(1, settings.database_pool_size // 2),
             meter=telemetry.meter,
         )
-        wakeups = Wakeups(
-            reconciler, hints, interval=settings.reconciliation_interval, metrics=LoopMetrics(telemetry.meter)
-        )
+        wakeups = Wakeups(reconciler, hints, interval=settings.reconciliation_interval, metrics=loops)
         await stack.enter_async_context(
             subscribe(
                 backbone.events,
@@ -86,6 +88,13 @@ async def open_app(
             )
         )
         wakeups.start(backbone.tasks)
+        kept = retention.Retention(database, keep_for=settings.failed_retention)
+        for name, run_once, interval in (
+            ("deaths", partial(deaths.fail_disconnected, database), deaths.INTERVAL),
+            ("retention", kept.run_once, retention.INTERVAL),
+        ):
+            loop = run_loop(name, run_once, interval=interval, wakeups=LoopWakeups(), metrics=loops)
+            backbone.tasks.spawn(f"{name} loop", loop)
 
         inspector = Inspector(database, config=config, lookback=settings.backoff_lookback)
         templates = TemplateServicer(

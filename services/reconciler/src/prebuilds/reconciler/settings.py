@@ -43,3 +43,9 @@ class ReconcilerSettings(ServerSettings, BackboneSettings, IdentitySettings):
     hard_limit: int = Field(
         3, ge=0, le=100, description="Faults of the template in a row that stop its pool; 0 = never."
     )
+    failed_retention: Duration = Field(
+        timedelta(hours=24),
+        ge=timedelta(0),
+        le=timedelta(days=30),
+        description="How long failed prebuilds are kept for inspection, as many as their pool wants; 0 = not at all.",
+    )

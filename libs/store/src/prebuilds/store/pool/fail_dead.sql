@@ -1,23 +1,18 @@
--- Fail locked prebuilds that run although the startup of an agent failed: built, but dead. Their builds count as failed from now on.
+-- Fail locked prebuilds that run: built, but dead. Their builds count as failed from now on, and ended now: so long they are kept.
 WITH dead AS (
-    SELECT p.workspace_id, string_agg(a.name || ': ' || coalesce(nullif(a.error, ''), a.state), '; ' ORDER BY a.name) AS error
-    FROM prebuilds AS p
-    JOIN agents AS a ON a.workspace_id = p.workspace_id AND NOT a.retired
-    WHERE p.workspace_id = ANY (%(workspace_ids)s)
-        AND p.state = 'running'
-        AND a.state IN ('start_error', 'start_timeout')
-    GROUP BY p.workspace_id
+    SELECT *
+    FROM unnest(%(workspace_ids)s::uuid[], %(errors)s::text[]) AS d (workspace_id, error)
 ),
 pool AS (
     UPDATE prebuilds AS p
-    SET state = 'failed', failure_class = 'template', ready_at = NULL
+    SET state = 'failed', failure_class = %(failure_class)s::text, ready_at = NULL
     FROM dead
-    WHERE p.workspace_id = dead.workspace_id
+    WHERE p.workspace_id = dead.workspace_id AND p.state = 'running'
     RETURNING p.workspace_id, p.organization_id, p.template_id, p.preset_id, dead.error
 ),
 build AS (
     UPDATE builds AS b
-    SET outcome = 'failed', failure_class = 'template', error = pool.error
+    SET outcome = 'failed', failure_class = %(failure_class)s::text, error = pool.error, finished_at = clock_timestamp()
     FROM pool
     JOIN workspaces AS w ON w.id = pool.workspace_id
     WHERE b.id = w.latest_build_id AND b.outcome = 'succeeded'
