@@ -84,18 +84,16 @@ def explain(pool: pool_pb2.Pool, around: Surroundings, *, can_skip: bool = False
 
 def describe_block(block: pool_pb2.PoolBlock, zone: ZoneInfo, now: datetime) -> str:
     """What is in the way, since when and until when, with the error or the words of who paused below it."""
-    parts = [block_word(block)]
+    told = block_word(block)
     if block.kind == pool_pb2.BLOCK_KIND_PAUSED:
-        parts[0] += f" ({word(pool_pb2.PauseScope, block.pause.scope, 'PAUSE_SCOPE_')})"
-        if block.pause.creator_name:
-            parts[0] += f" by {block.pause.creator_name}"
+        told += f" ({word(pool_pb2.PauseScope, block.pause.scope, 'PAUSE_SCOPE_')})"
+        told += f" by {block.pause.creator_name}" if block.pause.creator_name else ""
     if block.HasField("since_time"):
-        parts.append(f"since {_when(time_of(block.since_time), zone, now)}")
+        told += f" since {_when(time_of(block.since_time), zone, now)}"
     if block.HasField("until_time"):
-        parts.append(f"until {_when(time_of(block.until_time), zone, now)}")
-    said = block.detail or block.pause.message
-    lines = printable(said).strip().splitlines()[-_MAX_LINES:]
-    return "\n".join([" ".join(parts), *(f"  {line}" for line in lines)])
+        told += f" until {_when(time_of(block.until_time), zone, now)}"
+    said = printable(block.detail or block.pause.message).strip().splitlines()
+    return "\n".join([told, *(f"  {line}" for line in said[-_MAX_LINES:])])
 
 
 def describe_action(action: pool_pb2.Action, zone: ZoneInfo, now: datetime) -> str:
@@ -151,7 +149,7 @@ def _counts(counts: pool_pb2.PoolCounts) -> str:
         (counts.stopping, "stopping"),
         (counts.deleting, "deleting"),
         (counts.parked, "stopped"),
-        (counts.failed, "failed, kept to be looked at"),
+        (counts.failed, "failed, kept for inspection"),
     )
     return ", ".join(
         [f"{counts.actual} running ({', '.join(running)})", *(f"{number} {what}" for number, what in others if number)]
@@ -175,7 +173,7 @@ def _when(moment: datetime, zone: ZoneInfo, now: datetime) -> str:
     """A moment beside now: the time alone where it is today, and how far away it is."""
     local, today = moment.astimezone(zone), now.astimezone(zone)
     shown = f"{local:%H:%M:%S}" if local.date() == today.date() else clock_text(moment, zone, seconds=True)
-    return f"{shown}, in {span(moment - now)}" if moment > now else f"{shown}, {span(now - moment)} ago"
+    return f"{shown} (in {span(moment - now)})" if moment > now else f"{shown} ({span(now - moment)} ago)"
 
 
 def _of(number: int, one: str, many: str) -> str:

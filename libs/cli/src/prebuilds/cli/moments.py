@@ -40,7 +40,10 @@ def read_moment(text: str, zone: ZoneInfo, now: datetime) -> datetime:
     local = _read_local(text, zone, now)
     if local.tzinfo is not None:
         return local
-    moment = local.replace(tzinfo=zone).astimezone(UTC)
+    try:
+        moment = local.replace(tzinfo=zone).astimezone(UTC)
+    except OverflowError:
+        raise MomentError(f"{text!r} is too far away") from None
     if moment.astimezone(zone).replace(tzinfo=None) != local:
         raise MomentError(f"{text!r} does not exist in {zone.key}: clocks are put forward over it")
     return moment

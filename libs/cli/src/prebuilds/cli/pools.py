@@ -13,7 +13,7 @@ from prebuilds.cli.explaining import Surroundings, explain
 from prebuilds.cli.finding import PoolName, VersionName, find_pool, find_template, pools_of
 from prebuilds.cli.moments import MomentError, read_moment, timestamp_of, zone_of
 from prebuilds.cli.output import Format, Output, show_facts, show_json, show_table
-from prebuilds.cli.watching import HEADERS, in_order, row, watch_pools
+from prebuilds.cli.watching import HEADERS, follow, in_order, row
 from prebuilds.domain.names import is_id
 from prebuilds.sdk.client import PrebuildsClient
 from prebuilds.v1 import pool_pb2, pool_service_pb2, template_service_pb2
@@ -130,7 +130,7 @@ def watch(
         parts = [filter_] if filter_ else []
         if pools:
             parts.append(await _filter_for(client, organization, pools))
-        await watch_pools(client, organization, _JOINED.join(parts), output, until_full=until_full)
+        await follow(client, organization, _JOINED.join(parts), output, until_full=until_full)
 
     run(work, organization=organization)
 

@@ -16,10 +16,11 @@ from rich.text import Text
 from prebuilds.cli.connection import fail
 from prebuilds.cli.explaining import describe_block, state_cell, state_word
 from prebuilds.cli.finding import pool_name
-from prebuilds.cli.healing import healed_stream
 from prebuilds.cli.moments import time_of, zone_of
 from prebuilds.cli.output import Cell, Format, console, json_line, printable, table
 from prebuilds.sdk.client import PrebuildsClient
+from prebuilds.sdk.errors import PrebuildsError
+from prebuilds.sdk.watching import watch_pools
 from prebuilds.v1 import pool_pb2, pool_service_pb2
 
 HEADERS: Final = ("pool", "version", "target", "eligible", "running", "starting", "deleting", "failed", "state")
@@ -44,12 +45,12 @@ class Screen(Protocol):
         """Show what has changed."""
         ...
 
-    def tell(self, text: str) -> None:
-        """Say what is wrong with the connection; empty: nothing any more."""
+    def tell(self, error: PrebuildsError | None) -> None:
+        """Say what is wrong with the connection; None: nothing any more."""
         ...
 
 
-async def watch_pools(
+async def follow(
     client: PrebuildsClient, organization: str, filter_: str, output: Format, *, until_full: bool = False
 ) -> None:
     """Show pools as they change, for ever, or until all active ones are full.
@@ -58,7 +59,7 @@ async def watch_pools(
     """
     pools: dict[str, pool_pb2.Pool] = {}
     with _screen(output) as screen:
-        async with aclosing(healed_stream(client, organization, filter_, screen.tell)) as messages:
+        async with aclosing(watch_pools(client, organization, filter=filter_, tell=screen.tell)) as messages:
             async for message in messages:
                 pools.update({pool.id: pool for pool in message.pools})
                 gone = {id_: pools.pop(id_) for id_ in message.removed_ids if id_ in pools}
@@ -104,8 +105,8 @@ class _Table:
         if change.message.synced:
             self._draw()
 
-    def tell(self, text: str) -> None:
-        self._trouble = printable(text)
+    def tell(self, error: PrebuildsError | None) -> None:
+        self._trouble = _trouble(error)
         self._draw()
 
     def _draw(self) -> None:
@@ -123,8 +124,8 @@ class _Lines:
         for pool in in_order(change.gone):
             self._write(datetime.now(UTC), pool, "gone")
 
-    def tell(self, text: str) -> None:
-        _tell_aside(text)
+    def tell(self, error: PrebuildsError | None) -> None:
+        _tell_aside(error)
 
     def _write(self, at: datetime, pool: pool_pb2.Pool, *parts: str) -> None:
         line = "  ".join((f"{at:%H:%M:%SZ}", f"{pool_name(pool)} {pool.version_name}", *parts))
@@ -138,12 +139,16 @@ class _JsonLines:
     def show(self, change: Change) -> None:
         json_line(change.message)
 
-    def tell(self, text: str) -> None:
-        _tell_aside(text)
+    def tell(self, error: PrebuildsError | None) -> None:
+        _tell_aside(error)
 
 
-def _tell_aside(text: str) -> None:
-    sys.stderr.write(f"{printable(text) or 'the server is back'}\n")
+def _tell_aside(error: PrebuildsError | None) -> None:
+    sys.stderr.write(f"{_trouble(error) or 'the server is back'}\n")
+
+
+def _trouble(error: PrebuildsError | None) -> str:
+    return "" if error is None else printable(f"the server is away, trying again: {error.message or error.code.name}")
 
 
 @contextmanager

@@ -18,8 +18,8 @@ from google.protobuf.message import Message
 
 from prebuilds.sdk.archives import pack_template
 from prebuilds.sdk.channels import Tls, Token, open_channel
-from prebuilds.sdk.errors import PrebuildsError, error_of, typed_errors
-from prebuilds.sdk.retries import REPEAT_FOR, is_passing, make_request_id, repeat
+from prebuilds.sdk.errors import error_of, typed_errors
+from prebuilds.sdk.retries import REPEAT_FOR, is_cut, make_request_id, repeat
 from prebuilds.v1 import (
     admin_service_pb2,
     claim_pb2,
@@ -45,7 +45,6 @@ CALL_TIMEOUT: Final = timedelta(seconds=20)
 
 _LONGEST_PAUSE: Final = 5.0
 _STEADY: Final = 30.0
-_BROKEN_CODES: Final = frozenset({grpc.StatusCode.UNKNOWN, grpc.StatusCode.INTERNAL, grpc.StatusCode.CANCELLED})
 _RECONCILER_SERVICES: Final = (template_service_pb2, pool_service_pb2, admin_service_pb2)
 _CLAIMS_SERVICES: Final = (workspace_service_pb2, claim_service_pb2, notification_service_pb2)
 
@@ -176,7 +175,7 @@ class PrebuildsClient:
                 if time.monotonic() - began >= _STEADY:
                     failures, last_good = 0, time.monotonic()
                 tried_for = time.monotonic() - last_good
-                if not _is_cut(error) or tried_for >= give_up_after.total_seconds():
+                if not is_cut(error) or tried_for >= give_up_after.total_seconds():
                     raise error from failure
                 failures += 1
                 await sleep(random.uniform(0, min(_LONGEST_PAUSE, 0.1 * 2**failures)))  # noqa: S311 - spreads callers
@@ -222,8 +221,3 @@ async def open_client(
             claims=ClaimServiceStub(to_claims),
             notifications=NotificationServiceStub(to_claims),
         )
-
-
-def _is_cut(error: PrebuildsError) -> bool:
-    """Whether a stream broke on its way, rather than that the server ended it for a reason of its own."""
-    return is_passing(error) or (not error.reason_name and error.code in _BROKEN_CODES)

@@ -22,6 +22,7 @@ REPEAT_FOR: Final = timedelta(seconds=30)
 _FIRST_WAIT: Final = 0.1
 _LONGEST_WAIT: Final = 5.0
 _PASSING_CODES: Final = frozenset({grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED})
+_BROKEN_CODES: Final = frozenset({grpc.StatusCode.UNKNOWN, grpc.StatusCode.INTERNAL, grpc.StatusCode.CANCELLED})
 _PASSING_REASONS: Final = frozenset({Reason.TRANSACTION_CONFLICT, Reason.LIMIT_EXCEEDED})
 
 
@@ -33,6 +34,11 @@ def make_request_id() -> str:
 def is_passing(error: PrebuildsError) -> bool:
     """Whether the same call may succeed a moment later: servers away or busy, no refusal of what was asked."""
     return error.code in _PASSING_CODES or error.reason in _PASSING_REASONS
+
+
+def is_cut(error: PrebuildsError) -> bool:
+    """Whether a stream broke on its way, rather than that the server ended it for a reason of its own."""
+    return is_passing(error) or (not error.reason_name and error.code in _BROKEN_CODES)
 
 
 _spread = wait_random_exponential(multiplier=_FIRST_WAIT, max=_LONGEST_WAIT)

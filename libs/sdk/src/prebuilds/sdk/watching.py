@@ -9,30 +9,35 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from datetime import timedelta
 from typing import Final
 
-import grpc
 import grpc.aio
 
 from prebuilds.sdk.client import PrebuildsClient
 from prebuilds.sdk.errors import PrebuildsError, error_of
-from prebuilds.sdk.retries import is_passing
+from prebuilds.sdk.retries import is_cut
 from prebuilds.v1 import pool_pb2, pool_service_pb2
 
-_GIVE_UP_AFTER: Final = 300.0  # seconds without the server
 _LONGEST_PAUSE: Final = 2.0  # seconds
-_BROKEN: Final = frozenset({grpc.StatusCode.UNKNOWN, grpc.StatusCode.INTERNAL, grpc.StatusCode.CANCELLED})
 
 
-async def healed_stream(
-    client: PrebuildsClient, organization: str, filter_: str, tell: Callable[[str], None]
+async def watch_pools(
+    client: PrebuildsClient,
+    organization: str,
+    *,
+    filter: str = "",  # noqa: A002 - the request's field
+    tell: Callable[[PrebuildsError | None], None] = lambda _: None,
+    give_up_after: timedelta = timedelta(minutes=5),
+    sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
 ) -> AsyncGenerator[pool_service_pb2.WatchPoolsResponse]:
-    """Yield the messages of WatchPools for ever; `tell` hears when the server is away, and nothing when it is back.
+    """Yield the messages of WatchPools for ever; a cut is healed.
 
-    Raises PrebuildsError for a refusal, for a server that cannot be reached at first, or not for five minutes.
+    `tell` hears of the error when the server stays away, and None when it is back. Raises PrebuildsError: any refusal,
+    or what cut it off, at the first attempt or once the server could not be reached for `give_up_after`.
     """
-    request = pool_service_pb2.WatchPoolsRequest(organization=organization, filter=filter_)
+    request = pool_service_pb2.WatchPoolsRequest(organization=organization, filter=filter)
     seam = _Seam()
     failures, last_good, is_away = 0, time.monotonic(), False
     while True:
@@ -41,7 +46,7 @@ async def healed_stream(
         try:
             async for message in call:
                 if is_away:
-                    tell("")
+                    tell(None)
                 failures, last_good, is_away = 0, time.monotonic(), False
                 passed_on = seam.take(message)
                 if passed_on is not None:
@@ -49,16 +54,16 @@ async def healed_stream(
         except grpc.aio.AioRpcError as failure:
             error = error_of(failure)
             tried_for = time.monotonic() - last_good
-            if not seam.was_complete or not _is_cut(error) or tried_for >= _GIVE_UP_AFTER:
+            if not seam.was_complete or not is_cut(error) or tried_for >= give_up_after.total_seconds():
                 raise error from failure
             # The first time another replica may answer at once: nobody needs to know.
             if failures and not is_away:
                 is_away = True
-                tell(f"the server is away, trying again: {error.message or error.code.name}")
+                tell(error)
         finally:
             call.cancel()
         failures += 1
-        await asyncio.sleep(random.uniform(0, min(_LONGEST_PAUSE, 0.1 * 2**failures)))  # noqa: S311 - spreads callers
+        await sleep(random.uniform(0, min(_LONGEST_PAUSE, 0.1 * 2**failures)))  # noqa: S311 - spreads callers
 
 
 class _Seam:
@@ -90,10 +95,6 @@ class _Seam:
         if not (changed or removed or completes):
             return None
         return pool_service_pb2.WatchPoolsResponse(pools=changed, removed_ids=sorted(removed), synced=self.was_complete)
-
-
-def _is_cut(error: PrebuildsError) -> bool:
-    return is_passing(error) or (not error.reason_name and error.code in _BROKEN)
 
 
 def _timeless(pool: pool_pb2.Pool) -> pool_pb2.Pool:
