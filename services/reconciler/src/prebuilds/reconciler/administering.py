@@ -1,33 +1,38 @@
-"""Organisations and their members."""
+"""Organisations: making, reading, changing and deleting them."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 from uuid import NAMESPACE_URL, UUID, uuid4, uuid5
 
 from prebuilds.chassis.caller import Caller
+from prebuilds.chassis.paging import Page, PageWish
 from prebuilds.chassis.policy import Action, Resource
-from prebuilds.domain.ids import OrganizationId, UserId
+from prebuilds.domain.events import EventKind
+from prebuilds.domain.ids import OrganizationId
 from prebuilds.domain.principals import Role
-from prebuilds.domain.refusals import Reason, Refusal, Violation
+from prebuilds.domain.refusals import Reason, Refusal
 from prebuilds.reconciler.access import actor_of, organization_for
 from prebuilds.reconciler.queries.people import (
-    find_members,
+    delete_organization,
     find_organizations,
-    find_users,
+    has_workspaces,
     insert_member,
     insert_organization,
+    lock_organization,
+    lock_out,
+    update_organization,
 )
-from prebuilds.reconciler.queries.views import MemberRow, OrganizationRow
-from prebuilds.store.audit import AuditEntry, record_deed
+from prebuilds.reconciler.queries.views import OrganizationRow
+from prebuilds.store.audit import AuditEntry, changes, record_deed
 from prebuilds.store.database import Database
+from prebuilds.store.outbox.writer import Event, append_many
 from prebuilds.store.requests import RequestKey, admit, fingerprint, first_answer
 from prebuilds.store.transactions import Transaction
 
 CREATE_ORGANIZATION: Final = "AdminService.CreateOrganization"
-CREATE_MEMBER: Final = "AdminService.CreateMember"
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,16 +44,6 @@ class OrganizationOrder:
     request_id: str
 
 
-@dataclass(frozen=True, slots=True)
-class MemberOrder:
-    """A member that somebody wants."""
-
-    organization: str
-    user: str
-    roles: Sequence[Role]
-    request_id: str
-
-
 def id_of_request(caller: Caller, method: str, scope: str, request_id: str) -> UUID:
     """The id of what a request makes, where no organisation keeps the request: the same for each repetition."""
     if not request_id:
@@ -57,13 +52,13 @@ def id_of_request(caller: Caller, method: str, scope: str, request_id: str) -> U
 
 
 class Administering:
-    """Makes organisations and members."""
+    """What people do with organisations."""
 
     def __init__(self, database: Database) -> None:
         """Work in this database."""
         self._database = database
 
-    async def create_organization(self, caller: Caller, order: OrganizationOrder) -> OrganizationRow:
+    async def create(self, caller: Caller, order: OrganizationOrder) -> OrganizationRow:
         """Make an organisation whose owner is its maker. Refuses NAME_TAKEN, REQUEST_ID_REUSED.
 
         The id follows from the request's, so that a repetition meets the organisation and, in it, the kept request.
@@ -80,59 +75,76 @@ class Administering:
             else:
                 await admit(tx, request, content, {})
                 await insert_member(tx, organization_id, caller.person().user_id, [Role.OWNER])
-                entry = AuditEntry(
-                    actor_of(caller),
-                    "organization.create",
-                    "organization",
-                    organization_id,
-                    order.name,
-                    organization_id,
-                )
-                await record_deed(tx, entry)
             found = await find_organizations(tx, named=str(organization_id))
             if not found:
                 raise Refusal.not_found("organization", order.name)
+            if made:
+                await _record(tx, caller, "create", found[0])
             return found[0]
 
         return await self._database.run("create organisation", work)
 
-    async def create_member(self, caller: Caller, order: MemberOrder) -> MemberRow:
-        """Make a user a member. Refuses ALREADY_EXISTS, REQUEST_ID_REUSED, NOT_FOUND for an unknown user."""
+    async def get(self, caller: Caller, named: str) -> OrganizationRow:
+        """Give the organisation of that id or name; raises Refusal NOT_FOUND."""
+        async with self._database.read("get organisation") as tx:
+            return await organization_for(tx, caller, named, Resource.ORGANIZATION, Action.READ)
 
-        async def work(tx: Transaction) -> MemberRow:
-            organization = await organization_for(tx, caller, order.organization, Resource.MEMBER, Action.CREATE)
-            request = RequestKey(organization.id, caller.key, CREATE_MEMBER, order.request_id)
-            content = fingerprint({"user": order.user, "roles": sorted(order.roles)})
-            user_id = await _user_named(tx, order.user)
-            if not await admit(tx, request, content, {}):
-                await first_answer(tx, request, content)
-                return await _member(tx, organization.id, user_id)
-            if not await insert_member(tx, organization.id, user_id, order.roles):
-                raise Refusal(Reason.ALREADY_EXISTS, f"{order.user!r} is a member already")
-            member = await _member(tx, organization.id, user_id)
-            details = {"roles": ", ".join(order.roles)}
-            await record_deed(
+    async def list(self, caller: Caller, name: str | None, page: PageWish[tuple[str]]) -> Page[OrganizationRow]:
+        """Give a page of the caller's organisations, by name; raises Refusal PAGE_TOKEN_INVALID."""
+        after, person = page.after(), caller.person()
+        async with self._database.read("list organisations") as tx:
+            found = await find_organizations(
                 tx,
-                AuditEntry(
-                    actor_of(caller), "member.create", "member", user_id, member.user_name, organization.id, details
-                ),
+                named=name,
+                visible=None if person.is_operator else person.roles,
+                after=after[0] if after else None,
+                limit=page.limit,
             )
-            return member
+        return page.cut(found, lambda organization: (organization.name,))
 
-        return await self._database.run("create member", work)
+    async def update(self, caller: Caller, organization_id: UUID, values: Mapping[str, str]) -> OrganizationRow:
+        """Change an organisation's `name` or `display_name`, those that are given. Refuses NAME_TAKEN."""
+
+        async def work(tx: Transaction) -> OrganizationRow:
+            named = str(organization_id)
+            found = await organization_for(tx, caller, named, Resource.ORGANIZATION, Action.UPDATE)
+            await lock_organization(tx, found.id)
+            before = await organization_for(tx, caller, named, Resource.ORGANIZATION, Action.UPDATE)
+            changed = changes({"name": before.name, "display_name": before.display_name}, values)
+            if not changed:
+                return before
+            await update_organization(tx, before.id, values)
+            after = await organization_for(tx, caller, named, Resource.ORGANIZATION, Action.UPDATE)
+            await _record(tx, caller, "update", after, changed)
+            return after
+
+        return await self._database.run("update organisation", work)
+
+    async def delete(self, caller: Caller, organization_id: UUID) -> None:
+        """Delete an organisation, with its templates and keys. Refuses ORGANIZATION_IN_USE.
+
+        A workspace that is being made at this moment is waited for, and then counts.
+        """
+
+        async def work(tx: Transaction) -> None:
+            organization = await organization_for(
+                tx, caller, str(organization_id), Resource.ORGANIZATION, Action.DELETE
+            )
+            await lock_out(tx, organization.id)
+            if await has_workspaces(tx, organization.id):
+                raise Refusal(Reason.ORGANIZATION_IN_USE, f"organisation {organization.name!r} still has workspaces")
+            templates = await delete_organization(tx, organization.id)
+            await _record(tx, caller, "delete", organization)
+            events = [Event(EventKind.TEMPLATE_CHANGED, template_id, organization.id) for template_id in templates]
+            await append_many(tx, events)
+
+        await self._database.run("delete organisation", work)
 
 
-async def _user_named(tx: Transaction, named: str) -> UserId:
-    found = await find_users(tx, named)
-    if not found:
-        raise Refusal.not_found("user", named)
-    if len(found) > 1:
-        raise Refusal.invalid(Violation("user", "is the name of several people; give the id"))
-    return found[0]
-
-
-async def _member(tx: Transaction, organization_id: OrganizationId, user_id: UserId) -> MemberRow:
-    found = await find_members(tx, organization_id, user_id=user_id, with_system=True)
-    if not found:
-        raise Refusal.not_found("member", str(user_id))
-    return found[0]
+async def _record(
+    tx: Transaction, caller: Caller, verb: str, row: OrganizationRow, details: Mapping[str, object] | None = None
+) -> None:
+    entry = AuditEntry(
+        actor_of(caller), f"organization.{verb}", "organization", row.id, row.name, row.id, details or {}
+    )
+    await record_deed(tx, entry)

@@ -19,19 +19,19 @@ from prebuilds.chassis.process import App
 from prebuilds.chassis.server import open_server
 from prebuilds.domain.principals import ServiceName
 from prebuilds.events.backbone import open_backbone
+from prebuilds.events.bodies import Hint
 from prebuilds.events.subscriptions import subscribe
 from prebuilds.reconciler import deaths, retention
-from prebuilds.reconciler.administering import Administering
 from prebuilds.reconciler.asking import Asking
 from prebuilds.reconciler.hints import Hints
 from prebuilds.reconciler.inspecting import Inspector
-from prebuilds.reconciler.keys import Keys
+from prebuilds.reconciler.membership import Membership
 from prebuilds.reconciler.passes import Reconciler
 from prebuilds.reconciler.promoting import Promoting
 from prebuilds.reconciler.pushing import Pushing
-from prebuilds.reconciler.reading import AdminReading, TemplateReading
+from prebuilds.reconciler.reading import TemplateReading
 from prebuilds.reconciler.retiring import Retiring
-from prebuilds.reconciler.rpc.admin import AdminServicer
+from prebuilds.reconciler.rpc.admin import AdminServicer, AdminUseCases
 from prebuilds.reconciler.rpc.pools import PoolServicer
 from prebuilds.reconciler.rpc.templates import TemplateServicer
 from prebuilds.reconciler.rules.planner import Config
@@ -77,16 +77,27 @@ async def open_app(
             meter=telemetry.meter,
         )
         wakeups = Wakeups(reconciler, hints, interval=settings.reconciliation_interval, metrics=loops)
+        membership = Membership(database, interval=settings.reconciliation_interval, metrics=loops)
+
+        async def hear(hint: Hint) -> None:
+            membership.hear(hint)
+            await wakeups.hear(hint)
+
+        async def look_at_everything() -> None:
+            membership.look()
+            await wakeups.look_at_everything()
+
         await stack.enter_async_context(
             subscribe(
                 backbone.events,
                 SUBSCRIPTION,
-                wakeups.hear,
-                on_recreated=wakeups.look_at_everything,
+                hear,
+                on_recreated=look_at_everything,
                 tracer=telemetry.tracer,
                 meter=telemetry.meter,
             )
         )
+        membership.start(backbone.tasks)
         wakeups.start(backbone.tasks)
         kept = retention.Retention(database, keep_for=settings.failed_retention)
         for name, run_once, interval in (
@@ -110,7 +121,7 @@ async def open_app(
             Viewing(database, inspector), Asking(database, inspector, reconciler, hints)
         )
         admin = AdminServicer(  # pyright: ignore[reportAbstractUsage] - as above
-            Administering(database), Keys(database), AdminReading(database)
+            AdminUseCases.of(database)
         )
         server = await stack.enter_async_context(
             open_server(

@@ -1,4 +1,4 @@
-"""Reading templates, organisations and keys for people: what they may not see does not exist."""
+"""Reading templates for people: what they may not see does not exist."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from prebuilds.chassis.caller import Caller
 from prebuilds.chassis.paging import MAX_PAGE_SIZE, Page, PageWish
 from prebuilds.chassis.policy import Action, Resource
 from prebuilds.domain.pools import PresetStatus
-from prebuilds.domain.principals import Role
 from prebuilds.domain.refusals import Reason, Refusal
 from prebuilds.reconciler.access import (
     check_access,
@@ -19,19 +18,9 @@ from prebuilds.reconciler.access import (
     template_named,
     version_for,
 )
-from prebuilds.reconciler.keys import key_for, scope_of_keys
-from prebuilds.reconciler.queries.keys import find_keys
-from prebuilds.reconciler.queries.people import find_members, find_organizations
 from prebuilds.reconciler.queries.templates import find_templates
 from prebuilds.reconciler.queries.versions import find_presets, find_versions
-from prebuilds.reconciler.queries.views import (
-    KeyRow,
-    MemberRow,
-    OrganizationRow,
-    PresetView,
-    TemplateRow,
-    VersionRow,
-)
+from prebuilds.reconciler.queries.views import PresetView, TemplateRow, VersionRow
 from prebuilds.store.database import Database
 from prebuilds.store.transactions import Transaction
 
@@ -62,24 +51,6 @@ class PresetFilter:
     name: str | None = None
     status: PresetStatus | None = None
     has_pool: bool | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class MemberFilter:
-    """Which members of an organisation; what is None does not matter."""
-
-    name: str | None = None
-    role: Role | None = None
-    group: str | None = None
-    show_system: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class KeyFilter:
-    """Which provisioner keys of an organisation; what is None does not matter."""
-
-    name: str | None = None
-    show_revoked: bool = False
 
 
 class TemplateReading:
@@ -175,77 +146,6 @@ class TemplateReading:
                 limit=page.limit,
             )
         return page.cut(found, lambda preset: (preset.is_default, preset.name))
-
-
-class AdminReading:
-    """What people ask for about organisations, their members and their keys."""
-
-    def __init__(self, database: Database) -> None:
-        """Read from this database."""
-        self._database = database
-
-    async def organization(self, caller: Caller, organization_id: UUID) -> OrganizationRow:
-        """Give one organisation; raises Refusal NOT_FOUND."""
-        async with self._database.read("get organisation") as tx:
-            return await organization_for(tx, caller, str(organization_id), Resource.ORGANIZATION, Action.READ)
-
-    async def organizations(
-        self, caller: Caller, name: str | None, page: PageWish[tuple[str]]
-    ) -> Page[OrganizationRow]:
-        """Give a page of the caller's organisations, by name; raises Refusal PAGE_TOKEN_INVALID."""
-        after, person = page.after(), caller.person()
-        async with self._database.read("list organisations") as tx:
-            found = await find_organizations(
-                tx,
-                named=name,
-                visible=None if person.is_operator else person.roles,
-                after=after[0] if after else None,
-                limit=page.limit,
-            )
-        return page.cut(found, lambda organization: (organization.name,))
-
-    async def members(
-        self, caller: Caller, organization: str, wanted: MemberFilter, page: PageWish[tuple[str, UUID]]
-    ) -> Page[MemberRow]:
-        """Give a page of an organisation's members, by name; raises Refusal NOT_FOUND, PAGE_TOKEN_INVALID."""
-        after = page.after()
-        async with self._database.read("list members", snapshot=True) as tx:
-            scope = await organization_for(tx, caller, organization, Resource.ORGANIZATION, Action.READ)
-            found = await find_members(
-                tx,
-                scope.id,
-                name=wanted.name,
-                role=wanted.role,
-                group=wanted.group,
-                with_system=wanted.show_system,
-                after=after,
-                limit=page.limit,
-            )
-        return page.cut(found, lambda member: (member.user_name, member.user_id))
-
-    async def key(self, caller: Caller, key_id: UUID) -> KeyRow:
-        """Give one provisioner key, revoked ones too; raises Refusal NOT_FOUND."""
-        async with self._database.read("get provisioner key") as tx:
-            return await key_for(tx, caller, key_id, Action.READ)
-
-    async def keys(
-        self, caller: Caller, organization: str, wanted: KeyFilter, page: PageWish[tuple[str]]
-    ) -> Page[KeyRow]:
-        """Give a page of keys, by name: those of an organisation or, where none is named, those for all.
-
-        Raises Refusal NOT_FOUND, INVALID_FIELDS, PAGE_TOKEN_INVALID.
-        """
-        after = page.after()
-        async with self._database.read("list provisioner keys") as tx:
-            found = await find_keys(
-                tx,
-                organization_id=await scope_of_keys(tx, caller, organization, Action.READ),
-                name=wanted.name,
-                with_revoked=wanted.show_revoked,
-                after=after[0] if after else None,
-                limit=page.limit,
-            )
-        return page.cut(found, lambda key: (key.name,))
 
 
 async def _template_of(tx: Transaction, caller: Caller, organization: str, template: str) -> TemplateRow:

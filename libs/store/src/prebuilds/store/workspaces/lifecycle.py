@@ -34,7 +34,10 @@ class NewWorkspace:
 
 
 async def create_workspace(tx: Transaction, new: NewWorkspace) -> WorkspaceId:
-    """Make a workspace that is built cold; raises Refusal NAME_TAKEN where the owner has one of this name."""
+    """Make a workspace that is built cold; raises Refusal NAME_TAKEN where the owner has one of this name.
+
+    Raises Refusal NOT_FOUND where the organisation is being deleted at this moment, whose end it waits for.
+    """
     parameters = {
         "organization_id": new.organization_id,
         "owner_id": new.owner_id,
@@ -49,7 +52,8 @@ async def create_workspace(tx: Transaction, new: NewWorkspace) -> WorkspaceId:
         if constraint_of(violation) != _NAMES:
             raise
         raise Refusal(Reason.NAME_TAKEN, f"you have a workspace named {new.name!r}") from violation
-    assert made is not None, "an insert returns its row"  # noqa: S101 - a mistake of this program
+    if made is None:
+        raise Refusal.not_found("organization", str(new.organization_id))
     return WorkspaceId(made)
 
 

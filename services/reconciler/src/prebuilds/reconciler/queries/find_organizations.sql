@@ -2,7 +2,8 @@
 SELECT o.id, o.name, o.display_name, o.created_at
 FROM organizations AS o
 WHERE NOT o.deleted
-    AND (%(named)s::text IS NULL OR o.name = %(named)s OR o.id::text = %(named)s)
+    AND (%(id)s::uuid IS NULL OR o.id = %(id)s)
+    AND (%(name)s::text IS NULL OR o.name = %(name)s)
     AND (%(visible)s::uuid[] IS NULL OR o.id = ANY(%(visible)s))
     AND (%(after)s::text IS NULL OR o.name > %(after)s)
 ORDER BY o.name

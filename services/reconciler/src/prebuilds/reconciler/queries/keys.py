@@ -7,7 +7,7 @@ from typing import Final
 from uuid import UUID
 
 from psycopg.errors import UniqueViolation
-from sqlalchemy import func, update
+from sqlalchemy import func, select, update
 from sqlalchemy.dialects.postgresql import insert
 
 from prebuilds.domain.ids import OrganizationId, ProvisionerKeyId
@@ -69,10 +69,29 @@ async def insert_key(
     except UniqueViolation as violation:
         if constraint_of(violation) != _NAME_TAKEN:
             raise
-        raise Refusal(Reason.NAME_TAKEN, f"there is a key named {name!r}") from violation
+        raise _name_taken(name) from violation
+
+
+async def lock_key(tx: Transaction, id_: ProvisionerKeyId) -> None:
+    """Lock a key's row; what it holds is read in later statements."""
+    await tx.execute(select(ProvisionerKey.id).where(ProvisionerKey.id == id_).with_for_update(key_share=True))
+
+
+async def update_key(tx: Transaction, id_: ProvisionerKeyId, values: Mapping[str, object]) -> None:
+    """Set these columns of a key. Refuses NAME_TAKEN."""
+    try:
+        await tx.execute(update(ProvisionerKey).where(ProvisionerKey.id == id_).values(**values))
+    except UniqueViolation as violation:
+        if constraint_of(violation) != _NAME_TAKEN:
+            raise
+        raise _name_taken(values.get("name")) from violation
 
 
 async def mark_revoked(tx: Transaction, id_: ProvisionerKeyId) -> None:
     """Mark a key revoked from now on; one that is revoked keeps its time. Locks its row."""
     statement = update(ProvisionerKey).where(ProvisionerKey.id == id_, ProvisionerKey.revoked_at.is_(None))
     await tx.execute(statement.values(revoked_at=func.now()))
+
+
+def _name_taken(name: object) -> Refusal:
+    return Refusal(Reason.NAME_TAKEN, f"there is a key named {name!r}")

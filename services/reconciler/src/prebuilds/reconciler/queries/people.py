@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Final
 from uuid import UUID
 
 from psycopg.errors import UniqueViolation
+from sqlalchemy import delete, exists, select, update
 from sqlalchemy.dialects.postgresql import insert
 
-from prebuilds.domain.ids import OrganizationId, UserId
+from prebuilds.domain.ids import OrganizationId, TemplateId, UserId
+from prebuilds.domain.names import is_id
 from prebuilds.domain.principals import Role
 from prebuilds.domain.refusals import Reason, Refusal
 from prebuilds.reconciler.queries.views import MemberRow, OrganizationRow
 from prebuilds.store.faults import constraint_of
-from prebuilds.store.schema import Organization, OrganizationMember
+from prebuilds.store.schema import Organization, OrganizationMember, Workspace
 from prebuilds.store.sql import SqlFolder
 from prebuilds.store.transactions import Transaction
 
@@ -32,45 +34,15 @@ async def find_organizations(
     limit: int = 1,
 ) -> Sequence[OrganizationRow]:
     """Find organisations by name; `named` is a name or an id, `visible` those that may be seen (None: all)."""
+    is_named_by_id = named is not None and is_id(named)
     parameters = {
-        "named": named,
+        "id": UUID(named) if named is not None and is_named_by_id else None,
+        "name": None if is_named_by_id else named,
         "visible": None if visible is None else list(visible),
         "after": after,
         "limit": limit,
     }
     return await tx.fetch_all(_queries["find_organizations"], parameters, row=OrganizationRow)
-
-
-async def find_members(
-    tx: Transaction,
-    organization_id: OrganizationId,
-    *,
-    user_id: UserId | None = None,
-    name: str | None = None,
-    role: Role | None = None,
-    group: str | None = None,
-    with_system: bool = False,
-    after: tuple[str, UUID] | None = None,
-    limit: int = 1,
-) -> Sequence[MemberRow]:
-    """Find members by name; `group` is a name or an id, `after` the last name and id of the page before."""
-    parameters = {
-        "organization_id": organization_id,
-        "user_id": user_id,
-        "name": name,
-        "role": role,
-        "group": group,
-        "with_system": with_system,
-        "after": after[0] if after else None,
-        "after_id": after[1] if after else None,
-        "limit": limit,
-    }
-    return await tx.fetch_all(_queries["find_members"], parameters, row=MemberRow)
-
-
-async def find_users(tx: Transaction, named: str) -> Sequence[UserId]:
-    """Find people by name or id, at most two: a name that is not one person's alone names nobody."""
-    return [UserId(id_) for id_ in await tx.fetch_all(_queries["find_users"], {"named": named}, row=UUID)]
 
 
 async def insert_organization(tx: Transaction, id_: OrganizationId, name: str, display_name: str) -> bool:
@@ -86,17 +58,111 @@ async def insert_organization(tx: Transaction, id_: OrganizationId, name: str, d
     except UniqueViolation as violation:
         if constraint_of(violation) != _NAME_TAKEN:
             raise
-        raise Refusal(Reason.NAME_TAKEN, f"there is an organisation named {name!r}") from violation
+        raise _name_taken(name) from violation
+
+
+async def update_organization(tx: Transaction, id_: OrganizationId, values: Mapping[str, object]) -> None:
+    """Set these columns of an organisation. Refuses NAME_TAKEN. Locks its row."""
+    try:
+        await tx.execute(update(Organization).where(Organization.id == id_).values(**values))
+    except UniqueViolation as violation:
+        if constraint_of(violation) != _NAME_TAKEN:
+            raise
+        raise _name_taken(values.get("name")) from violation
+
+
+async def lock_out(tx: Transaction, id_: OrganizationId) -> None:
+    """Lock an organisation's row so that until the transaction ends nothing new of it can be made."""
+    await tx.execute(select(Organization.id).where(Organization.id == id_).with_for_update())
+
+
+async def has_workspaces(tx: Transaction, id_: OrganizationId) -> bool:
+    """Whether an organisation has any workspace, prebuilds included."""
+    found = exists().where(Workspace.organization_id == id_, Workspace.deleted.is_(False))
+    return bool(await tx.scalar(select(found)))
+
+
+async def delete_organization(tx: Transaction, id_: OrganizationId) -> Sequence[TemplateId]:
+    """Mark an organisation and its templates deleted and its keys revoked; gives the templates."""
+    templates = await tx.fetch_all(_queries["clear_organization"], {"organization_id": id_}, row=UUID)
+    await tx.execute(update(Organization).where(Organization.id == id_).values(deleted=True))
+    return [TemplateId(template_id) for template_id in templates]
+
+
+async def lock_organization(tx: Transaction, id_: OrganizationId) -> None:
+    """Take an organisation's advisory lock; what its members are is read in later statements."""
+    await tx.run(_queries["lock_organization"], {"organization_id": id_})
+
+
+async def find_members(
+    tx: Transaction,
+    organization_ids: Collection[OrganizationId] | None,
+    *,
+    user_id: UserId | None = None,
+    name: str | None = None,
+    role: Role | None = None,
+    group: str | None = None,
+    with_system: bool = False,
+    after: tuple[str, UUID] | None = None,
+    limit: int | None = 1,
+) -> Sequence[MemberRow]:
+    """Find members of these organisations, or of all, by name.
+
+    `group` is a name or an id, `after` the last name and id of the page before.
+    """
+    parameters = {
+        "organization_ids": None if organization_ids is None else list(organization_ids),
+        "user_id": user_id,
+        "name": name,
+        "role": role,
+        "group": group,
+        "with_system": with_system,
+        "after": after[0] if after else None,
+        "after_id": after[1] if after else None,
+        "limit": limit,
+    }
+    return await tx.fetch_all(_queries["find_members"], parameters, row=MemberRow)
 
 
 async def insert_member(
     tx: Transaction, organization_id: OrganizationId, user_id: UserId, roles: Sequence[Role]
 ) -> bool:
-    """Insert a user's part in an organisation; False where the user is a member already, which stays as it is."""
-    statement = (
-        insert(OrganizationMember)
-        .values(organization_id=organization_id, user_id=user_id, roles=[role.value for role in roles])
-        .on_conflict_do_nothing(index_elements=[OrganizationMember.organization_id, OrganizationMember.user_id])
-        .returning(OrganizationMember.user_id)
+    """Insert a user's part in an organisation; False where the user is a member already, or deleted. Locks the user."""
+    parameters = {"organization_id": organization_id, "user_id": user_id, "roles": [role.value for role in roles]}
+    return await tx.fetch_one(_queries["insert_member"], parameters, row=UUID) is not None
+
+
+async def set_roles(tx: Transaction, organization_id: OrganizationId, user_id: UserId, roles: Sequence[Role]) -> None:
+    """Replace a member's roles."""
+    member = OrganizationMember
+    statement = update(member).where(member.organization_id == organization_id, member.user_id == user_id)
+    await tx.execute(statement.values(roles=[role.value for role in roles]))
+
+
+async def end_membership(tx: Transaction, organization_id: OrganizationId, user_id: UserId) -> None:
+    """Delete a user's part in an organisation, then, in a later statement, what groups of it have by now."""
+    member = OrganizationMember
+    await tx.execute(delete(member).where(member.organization_id == organization_id, member.user_id == user_id))
+    await tx.run(_queries["end_membership"], {"organization_id": organization_id, "user_id": user_id})
+
+
+async def owned_alone(
+    tx: Transaction, user_id: UserId, organization_id: OrganizationId | None = None
+) -> Sequence[OrganizationId]:
+    """Find the organisations, or whether it is this one, of which the user is the only owner."""
+    parameters = {"user_id": user_id, "organization_id": organization_id}
+    found = await tx.fetch_all(_queries["sole_owner"], parameters, row=UUID)
+    return [OrganizationId(id_) for id_ in found]
+
+
+async def organizations_of(tx: Transaction, user_id: UserId) -> Sequence[OrganizationId]:
+    """Find the organisations that a user is a member of, deleted ones too, by id."""
+    member = OrganizationMember
+    found = await tx.execute(
+        select(member.organization_id).where(member.user_id == user_id).order_by(member.organization_id)
     )
-    return await tx.scalar(statement) is not None
+    return [OrganizationId(id_) for id_ in found.scalars()]
+
+
+def _name_taken(name: object) -> Refusal:
+    return Refusal(Reason.NAME_TAKEN, f"there is an organisation named {name!r}")

@@ -39,6 +39,7 @@ class MemberRow:
     organization_id: OrganizationId
     user_id: UserId
     user_name: str
+    is_system: bool
     roles: tuple[Role, ...]
     created_at: datetime
     quota_used: int

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
 from typing import Final
 from uuid import UUID
 
@@ -13,11 +12,10 @@ from prebuilds.domain.builds import BackendKind
 from prebuilds.domain.claims import ClaimStrategy
 from prebuilds.domain.parameters import ParameterType
 from prebuilds.domain.pools import PresetStatus
-from prebuilds.domain.principals import Role
-from prebuilds.reconciler.queries.views import KeyRow, MemberRow, OrganizationRow, PresetView, TemplateRow, VersionRow
+from prebuilds.reconciler.queries.views import PresetView, TemplateRow, VersionRow
 from prebuilds.reconciler.rules.durations import parse_duration
 from prebuilds.reconciler.rules.manifest import Lifecycle, Manifest, ParameterSpec
-from prebuilds.v1 import admin_pb2, parameter_pb2, template_pb2
+from prebuilds.v1 import parameter_pb2, template_pb2
 
 BACKENDS: Final = {
     BackendKind.PROCESS: template_pb2.BACKEND_KIND_PROCESS,
@@ -31,12 +29,6 @@ STATUSES: Final = {
     PresetStatus.HEALTHY: template_pb2.PRESET_STATUS_HEALTHY,
     PresetStatus.HARD_LIMITED: template_pb2.PRESET_STATUS_HARD_LIMITED,
     PresetStatus.VALIDATION_FAILED: template_pb2.PRESET_STATUS_VALIDATION_FAILED,
-}
-ROLES: Final = {
-    Role.MEMBER: admin_pb2.ROLE_MEMBER,
-    Role.TEMPLATE_ADMIN: admin_pb2.ROLE_TEMPLATE_ADMIN,
-    Role.AUDITOR: admin_pb2.ROLE_AUDITOR,
-    Role.OWNER: admin_pb2.ROLE_OWNER,
 }
 TYPES: Final = {
     ParameterType.STRING: parameter_pb2.PARAMETER_TYPE_STRING,
@@ -131,48 +123,6 @@ def preset_message(row: PresetView) -> template_pb2.Preset:
         retry_requested_time=timestamp(row.retry_requested_at),
         create_time=timestamp(row.created_at),
     )
-
-
-def organization_message(row: OrganizationRow) -> admin_pb2.Organization:
-    """An organisation."""
-    return admin_pb2.Organization(
-        id=str(row.id), name=row.name, display_name=row.display_name, create_time=timestamp(row.created_at)
-    )
-
-
-def member_message(row: MemberRow) -> admin_pb2.Member:
-    """A member; the roles are in the order of the enum."""
-    return admin_pb2.Member(
-        organization_id=str(row.organization_id),
-        user_id=str(row.user_id),
-        user_name=row.user_name,
-        roles=sorted(ROLES[role] for role in row.roles),
-        group_ids=map(str, row.group_ids),
-        quota_used=row.quota_used,
-        quota_allowance=row.quota_allowance,
-        create_time=timestamp(row.created_at),
-    )
-
-
-def key_message(row: KeyRow) -> admin_pb2.ProvisionerKey:
-    """A provisioner key, without its secret."""
-    return admin_pb2.ProvisionerKey(
-        id=str(row.id),
-        organization_id=text_of(row.organization_id),
-        name=row.name,
-        tags=row.tags,
-        create_time=timestamp(row.created_at),
-        revoke_time=timestamp(row.revoked_at),
-    )
-
-
-def roles_of(sent: Iterable[int]) -> list[Role] | None:
-    """The roles of a request, in the order of the enum; None where one is not valid or there twice."""
-    known: Mapping[int, Role] = {message: role for role, message in ROLES.items()}
-    given = sorted(sent)
-    if len(set(given)) != len(given) or any(role not in known for role in given):
-        return None
-    return [known[role] for role in given]
 
 
 def _parameter_message(spec: ParameterSpec) -> parameter_pb2.Parameter:
