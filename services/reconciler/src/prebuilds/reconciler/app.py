@@ -26,6 +26,8 @@ from prebuilds.reconciler.asking import Asking
 from prebuilds.reconciler.hints import Hints
 from prebuilds.reconciler.inspecting import Inspector
 from prebuilds.reconciler.membership import Membership
+from prebuilds.reconciler.measuring import Measuring
+from prebuilds.reconciler.metrics import PoolMetrics
 from prebuilds.reconciler.passes import Reconciler
 from prebuilds.reconciler.promoting import Promoting
 from prebuilds.reconciler.pushing import Pushing
@@ -106,6 +108,11 @@ async def open_app(
         ):
             loop = run_loop(name, run_once, interval=interval, wakeups=LoopWakeups(), metrics=loops)
             backbone.tasks.spawn(f"{name} loop", loop)
+
+        if telemetry.has_readers:
+            PoolMetrics(Measuring(database), telemetry.meter).start(
+                backbone.tasks, interval=settings.metrics_interval, metrics=loops
+            )
 
         inspector = Inspector(database, config=config, lookback=settings.backoff_lookback)
         templates = TemplateServicer(

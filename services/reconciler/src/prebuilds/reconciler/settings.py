@@ -40,6 +40,12 @@ class ReconcilerSettings(ServerSettings, BackboneSettings, IdentitySettings):
         le=timedelta(days=7),
         description="How far back failed builds count.",
     )
+    metrics_interval: Duration = Field(
+        timedelta(seconds=15),
+        ge=timedelta(seconds=1),
+        le=timedelta(hours=1),
+        description="How often the metrics of pools are read anew, by each replica.",
+    )
     hard_limit: int = Field(
         3, ge=0, le=100, description="Faults of the template in a row that stop its pool; 0 = never."
     )

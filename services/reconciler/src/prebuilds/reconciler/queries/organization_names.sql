@@ -1,0 +1,3 @@
+-- The names of all organisations, of deleted ones too.
+SELECT o.id, o.name
+FROM organizations AS o
