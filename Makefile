@@ -7,6 +7,7 @@ BIN := .venv/bin
 # Test processes; ARGS goes to the command behind a target: make test ARGS="-k claim tests/unit"
 JOBS ?= 2
 ARGS ?=
+NAME ?=
 
 .PHONY: help
 help: ## list the targets
@@ -62,6 +63,10 @@ migrations-check: setup ## do the migrations make the schema of the models?
 .PHONY: conformance
 conformance: setup ## the cases of tests/conformance
 	@$(BIN)/python scripts/step.py conformance $(BIN)/pytest -n $(JOBS) tests/conformance $(ARGS)
+
+.PHONY: bench
+bench: setup ## a benchmark: make bench NAME=reconcile (ARGS for it; without a name, list them)
+	@$(BIN)/python -m tests.bench $(NAME) $(ARGS)
 
 .PHONY: clean
 clean: ## remove .venv, .uv and caches; the state in .prebuilds stays
