@@ -17,7 +17,7 @@ from sqlalchemy import func, insert, select, text, update
 from prebuilds.domain.builds import BuildOutcome, BuildReason, FailureClass, JobStatus, Transition
 from prebuilds.domain.events import EventKind
 from prebuilds.domain.ids import JobId, OrganizationId, WorkspaceId
-from prebuilds.domain.pools import PoolEventKind, PrebuildState
+from prebuilds.domain.pools import PoolEventKind, PrebuildState, PresetStatus
 from prebuilds.reconciler.hints import Hints
 from prebuilds.reconciler.passes import Reconciler
 from prebuilds.reconciler.queries.pools import lock_preset
@@ -443,7 +443,9 @@ async def test_faults_of_the_template_count_for_the_hard_limit_after_what_failed
 
     limited = await reconciler(database, hard_limit=2).run_pass(EVERYTHING)
     assert (limited.backing_off, limited.created) == (0, 0)
-    assert (await reconciler(database, hard_limit=0).run_pass(EVERYTHING)).created == 2
+    async with database.transaction("test") as tx:
+        status = await tx.scalar(select(schema.Preset.status).where(schema.Preset.id == pool.preset_id))
+    assert status is PresetStatus.HARD_LIMITED
 
 
 async def remove_all(database: Database) -> None:

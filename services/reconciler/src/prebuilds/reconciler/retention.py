@@ -169,7 +169,7 @@ class Retention:
                 preset=preset.preset_name,
                 template=preset.template_name,
                 reason=reason,
-                queued=[build.workspace_id for build in queued],
-                unbuilt=sorted(gone),
+                queued=len(queued),
+                unbuilt=len(gone),
             )
         return Retained(deleted, retried, unbuilt)
