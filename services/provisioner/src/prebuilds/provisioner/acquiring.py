@@ -94,7 +94,9 @@ class Acquisitions:
         self._lease_for = lease_for
         self._gateway_address = gateway_address
         self._waited = meter.create_histogram(
-            "prebuilds_job_queue_wait_seconds", unit="s", description="From a job's queueing to a daemon's taking it."
+            "prebuilds_job_queue_wait_seconds",
+            unit="s",
+            description="From a job's queueing, or the loss of its lease, to a daemon's taking it.",
         )
 
     async def acquire(self, key: Daemon, daemon: DaemonOnCall, max_wait: timedelta) -> Acquired | None:

@@ -1,6 +1,7 @@
 -- Take the next job that a key may have: people's before the system's, then the oldest; locked ones are passed over.
 WITH next AS (
-    SELECT id
+    -- Of a job that was put back it is the lease that was lost: since then it waits, not since its queueing.
+    SELECT id, lease_expires_at AS lost_at
     FROM jobs
     WHERE status = 'pending'
         AND backend = ANY(%(backends)s)
@@ -21,4 +22,4 @@ FROM next, builds AS b
 WHERE j.id = next.id AND b.id = j.build_id
 RETURNING
     j.id AS job_id, j.organization_id, j.workspace_id, j.build_id, b.preset_id, b.owner_id, j.backend, j.attempt, j.lease_id,
-    j.lease_expires_at, j.traceparent, clock_timestamp() - j.created_at AS queued_for
+    j.lease_expires_at, j.traceparent, clock_timestamp() - greatest(j.created_at, next.lost_at) AS queued_for

@@ -62,7 +62,7 @@ class Lease:
     lease_expires_at: datetime
     traceparent: str | None
     queued_for: timedelta
-    """Since the job was queued."""
+    """Since the job was queued, or since the lease before this one was lost."""
 
 
 @dataclass(frozen=True, slots=True)
