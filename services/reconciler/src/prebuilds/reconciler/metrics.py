@@ -43,10 +43,10 @@ _COUNTERS: Final[Mapping[PoolEventKind, _Counter]] = {
         "prebuilds_claim_missed_total", "Creations that no prebuild answered, by why not.", label="reason"
     ),
     PoolEventKind.EXPIRED: _Counter(
-        "prebuilds_expired_total", "Prebuilds whose deletion was queued because they had expired or were invalidated."
+        "prebuilds_expired_total", "Prebuilds marked for deletion because they had expired or were invalidated."
     ),
     PoolEventKind.DELETED: _Counter(
-        "prebuilds_deleted_total", "Prebuilds whose deletion was queued for any other reason than their expiry."
+        "prebuilds_deleted_total", "Prebuilds marked for deletion, or removed, for any other reason than their expiry."
     ),
     PoolEventKind.CANCELED: _Counter(
         "prebuilds_canceled_total", "Prebuilds of inactive versions that were given up before a daemon took them."
