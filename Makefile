@@ -68,6 +68,10 @@ conformance: setup ## the cases of tests/conformance
 bench: setup ## a benchmark: make bench NAME=reconcile (ARGS for it; without a name, list them)
 	@$(BIN)/python -m tests.bench $(NAME) $(ARGS)
 
+.PHONY: transcript
+transcript: setup ## play pools through by the command line, up to 30 minutes: docs/transcripts/pools.md
+	@$(BIN)/python scripts/transcript.py $(ARGS)
+
 .PHONY: clean
 clean: ## remove .venv, .uv and caches; the state in .prebuilds stays
 	@sh scripts/clean.sh

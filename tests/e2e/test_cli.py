@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any, cast
 
@@ -14,28 +11,8 @@ import pytest
 
 from prebuilds.embedded.tour import write_client_file
 from prebuilds.sdk.keys import SigningKey
+from tests.support.shell import Shell
 from tests.support.stack import RunningSystem
-
-COMMAND = [sys.executable, "-m", "prebuilds.cli"]
-
-
-class Shell:
-    """Somebody's terminal."""
-
-    def __init__(self, folder: Path, **variables: str) -> None:
-        inherited = {name: value for name, value in os.environ.items() if not name.startswith("PREBUILDS_")}
-        self.environment = {**inherited, "HOME": str(folder), **variables}
-        self.folder = folder
-
-    def type(self, *words: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [*COMMAND, *words], check=False, capture_output=True, text=True, cwd=self.folder, env=self.environment
-        )
-
-    def read(self, *words: str) -> Any:
-        done = self.type(*words, "-o", "json")
-        assert done.returncode == 0, done.stderr
-        return json.loads(done.stdout)
 
 
 @pytest.fixture

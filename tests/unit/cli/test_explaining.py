@@ -128,6 +128,16 @@ def test_what_blocks_is_told_with_since_when_and_the_error_without_what_steers_a
     ]
 
 
+def test_what_ends_each_block_is_told_in_their_order() -> None:
+    shown = pool(blocked_by=[HARD_LIMITED, BACKING_OFF, PAUSED])
+    shown.name = "small one"
+    assert told(shown)["ends with"].splitlines() == [
+        "a new version, or `prebuilds pools retry 'python-dev/small one'`",
+        "time",
+        "`prebuilds pools resume python-dev`",
+    ]
+
+
 def test_the_next_pass_is_told_action_by_action() -> None:
     back_off = pool_pb2.Action(
         reason=pool_pb2.ACTION_REASON_RECENT_FAILURES,

@@ -32,6 +32,14 @@ DAEMON: Final = "provisioner-daemon"
 _SUSPENDED_WITHIN: Final = timedelta(minutes=1)
 _LOOK_EVERY: Final = 1.0  # seconds
 _INHERITED: Final = ("PATH", "HOME", "LANG", "LC_ALL", "TZ", "TMPDIR")
+_RECONCILIATION: Final = (
+    "PREBUILDS_RECONCILIATION_INTERVAL",
+    "PREBUILDS_BACKOFF_INTERVAL",
+    "PREBUILDS_BACKOFF_LOOKBACK",
+    "PREBUILDS_HARD_LIMIT",
+    "PREBUILDS_FAILED_RETENTION",
+)
+"""What who starts the stack may set about its pools."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,6 +166,8 @@ def _service_environment(
         environment.update(keys.identity_environment())
     if name in {"agent-gateway", "provisioner"}:
         environment["PREBUILDS_AGENT_TOKEN_KEYS_FILE"] = str(keys.agent_tokens_file)
+    if name == "reconciler":
+        environment.update({variable: os.environ[variable] for variable in _RECONCILIATION if variable in os.environ})
     if name == "provisioner":
         environment["PREBUILDS_GATEWAY_URL"] = f"127.0.0.1:{ports['agent-gateway']}"
     return environment

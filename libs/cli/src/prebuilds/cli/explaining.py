@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
@@ -67,6 +68,7 @@ def explain(pool: pool_pb2.Pool, around: Surroundings, *, can_skip: bool = False
         "pool": f"{pool_name(pool)} {pool.version_name}, {'active' if pool.active else 'not active'}",
         "state": state_cell(pool),
         "blocked by": "\n".join(describe_block(block, zone, now) for block in pool.blocked_by),
+        "ends with": "\n".join(_remedy(block, pool) for block in pool.blocked_by),
         "error": pool.error,
         "target": _target(pool.target, around),
         "next change": _next_change(pool.target, zone, now),
@@ -111,6 +113,24 @@ def describe_action(action: pool_pb2.Action, zone: ZoneInfo, now: datetime) -> s
             return f"create none until {_when(time_of(action.back_off.until_time), zone, now)}: {failures} failed"
         case None:
             return "something that this client does not know"
+
+
+def _remedy(block: pool_pb2.PoolBlock, pool: pool_pb2.Pool) -> str:
+    match block.kind:
+        case pool_pb2.BLOCK_KIND_HARD_LIMITED:
+            return f"a new version, or `prebuilds pools retry {shlex.quote(pool_name(pool))}`"
+        case pool_pb2.BLOCK_KIND_VALIDATION_FAILED:
+            return "a new version"
+        case pool_pb2.BLOCK_KIND_OVER_QUOTA:
+            return "a larger allowance of the group `prebuilds`, or fewer prebuilds in the organization"
+        case pool_pb2.BLOCK_KIND_PAUSED:
+            reached = {
+                pool_pb2.PAUSE_SCOPE_DEPLOYMENT: "--deployment",
+                pool_pb2.PAUSE_SCOPE_TEMPLATE: pool.template_name,
+            }.get(block.pause.scope, shlex.quote(pool_name(pool)))
+            return f"`prebuilds pools resume {reached}`"
+        case _:
+            return "time"
 
 
 def _target(target: pool_pb2.PoolTarget, around: Surroundings) -> str:
