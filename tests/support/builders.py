@@ -198,11 +198,9 @@ async def end_build(
         await finish_build(tx, workspace, job, BuildResult(outcome, agents=agents))
 
 
-async def claim_prebuild(
-    database: Database, pool: PoolKey, owner_id: UserId, *, owner_name: str = "alice", name: str = "mine"
-) -> Claimed:
-    """Claim the best eligible prebuild of the pool; fails where there is none."""
-    order = ClaimOrder(
+def make_claim_order(pool: PoolKey, owner_id: UserId, *, owner_name: str = "alice", name: str = "mine") -> ClaimOrder:
+    """What a person claims from the pool."""
+    return ClaimOrder(
         organization_id=pool.organization_id,
         preset_id=pool.preset_id,
         owner_id=owner_id,
@@ -219,6 +217,13 @@ async def claim_prebuild(
         ttl=None,
         autostart="",
     )
+
+
+async def claim_prebuild(
+    database: Database, pool: PoolKey, owner_id: UserId, *, owner_name: str = "alice", name: str = "mine"
+) -> Claimed:
+    """Claim the best eligible prebuild of the pool; fails where there is none."""
+    order = make_claim_order(pool, owner_id, owner_name=owner_name, name=name)
     async with database.transaction("test") as tx:
         claimed = await claim(tx, order, wait_for_locks=True)
     assert isinstance(claimed, Claimed), claimed

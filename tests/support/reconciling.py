@@ -38,6 +38,7 @@ from prebuilds.v1 import admin_pb2, admin_service_pb2, pool_service_pb2, templat
 from prebuilds.v1.admin_service_pb2_grpc import AdminServiceStub
 from prebuilds.v1.pool_service_pb2_grpc import PoolServiceStub
 from prebuilds.v1.template_service_pb2_grpc import TemplateServiceStub
+from tests.support.waiting import eventually
 
 ORGANIZATION = "acme"
 FOR_EVER = timedelta(hours=1)
@@ -269,6 +270,14 @@ class Stage:
         statement = select(schema.Prebuild.state).where(schema.Prebuild.preset_id == UUID(preset_id))
         async with self.database.transaction("test") as tx:
             return sorted(state.value for state in (await tx.execute(statement)).scalars())
+
+    async def until_states(self, preset_id: str, *states: str) -> None:
+        """Wait until the preset's prebuilds are in these states, given in order."""
+
+        async def are_there() -> bool:
+            return await self.states(preset_id) == list(states)
+
+        await eventually(are_there, what=f"the pool has {states}")
 
 
 @pytest_asyncio.fixture

@@ -25,14 +25,17 @@ from prebuilds.reconciler import deaths, retention
 from prebuilds.reconciler.asking import Asking
 from prebuilds.reconciler.hints import Hints
 from prebuilds.reconciler.inspecting import Inspector
-from prebuilds.reconciler.membership import Membership
+from prebuilds.reconciler.invalidating import Invalidating
 from prebuilds.reconciler.measuring import Measuring
+from prebuilds.reconciler.membership import Membership
 from prebuilds.reconciler.metrics import PoolMetrics
 from prebuilds.reconciler.passes import Reconciler
+from prebuilds.reconciler.pausing import Pausing
 from prebuilds.reconciler.promoting import Promoting
 from prebuilds.reconciler.pushing import Pushing
 from prebuilds.reconciler.reading import TemplateReading
 from prebuilds.reconciler.retiring import Retiring
+from prebuilds.reconciler.retrying import Retrying
 from prebuilds.reconciler.rpc.admin import AdminServicer, AdminUseCases
 from prebuilds.reconciler.rpc.pools import PoolServicer
 from prebuilds.reconciler.rpc.templates import TemplateServicer
@@ -42,6 +45,7 @@ from prebuilds.reconciler.templating import Templating
 from prebuilds.reconciler.updating import Updating
 from prebuilds.reconciler.viewing import Viewing
 from prebuilds.reconciler.wakeups import SUBSCRIPTION, Wakeups
+from prebuilds.reconciler.watching import Watching
 from prebuilds.store.directory import StoredDirectory
 from prebuilds.store.faults import refusal_for
 from prebuilds.v1.admin_service_pb2_grpc import add_AdminServiceServicer_to_server
@@ -123,10 +127,14 @@ async def open_app(
             retiring=Retiring(database),
             reading=TemplateReading(database),
         )
-        # Methods that are not built yet are the base's own, which it declares abstract to type checkers.
-        pools = PoolServicer(  # pyright: ignore[reportAbstractUsage] - as above
-            Viewing(database, inspector), Asking(database, inspector, reconciler, hints)
+        pools = PoolServicer(
+            viewing=Viewing(database, inspector, Watching(inspector)),
+            asking=Asking(database, reconciler, hints),
+            invalidating=Invalidating(database),
+            retrying=Retrying(database, inspector),
+            pausing=Pausing(database),
         )
+        # Methods that are not built yet are the base's own, which it declares abstract to type checkers.
         admin = AdminServicer(  # pyright: ignore[reportAbstractUsage] - as above
             AdminUseCases.of(database)
         )

@@ -8,19 +8,17 @@ from prebuilds.domain.ids import PresetId
 from prebuilds.domain.refusals import Reason, Refusal
 from prebuilds.reconciler.access import is_operator, organization_for, template_named
 from prebuilds.reconciler.hints import Hints
-from prebuilds.reconciler.inspecting import Inspector
 from prebuilds.reconciler.passes import PassStatistics, Reconciler
-from prebuilds.reconciler.queries.pools import Extent
+from prebuilds.reconciler.queries.pools import Extent, read_presets
 from prebuilds.store.database import Database
 
 
 class Asking:
     """What people and other services ask the reconciler to do."""
 
-    def __init__(self, database: Database, inspector: Inspector, reconciler: Reconciler, hints: Hints) -> None:
-        """Find pools through `inspector`, work through `reconciler`."""
+    def __init__(self, database: Database, reconciler: Reconciler, hints: Hints) -> None:
+        """Find pools in this database, work through `reconciler`."""
         self._database = database
-        self._inspector = inspector
         self._reconciler = reconciler
         self._hints = hints
 
@@ -41,18 +39,26 @@ class Asking:
         self, caller: Caller, organization: str, template: str, preset_ids: frozenset[PresetId]
     ) -> Extent:
         """The pools that are meant, all of them within what the caller may work on."""
-        if not organization:
-            if not is_operator(caller):
-                raise Refusal(Reason.PERMISSION_DENIED, "only operators may reconcile all organisations")
-            return Extent(preset_ids=preset_ids) if preset_ids else Extent(everything=True)
+        if not organization and not is_operator(caller):
+            raise Refusal(Reason.PERMISSION_DENIED, "only operators may reconcile all organisations")
         async with self._database.read("find pools") as tx:
-            scope = await organization_for(tx, caller, organization, Resource.POOL, Action.UPDATE)
-            named = await template_named(tx, scope.id, template) if template else None
-        pools = await self._inspector.list_presets(Extent(organization_ids=frozenset({scope.id})))
-        meant = [preset for preset in pools if named is None or preset.template_id == named.id]
-        if not preset_ids:
-            return Extent(preset_ids=frozenset(preset.preset_id for preset in meant))
-        unknown = preset_ids - {preset.preset_id for preset in meant}
+            extent, scope, named = Extent(everything=True), None, None
+            if organization:
+                scope = (await organization_for(tx, caller, organization, Resource.POOL, Action.UPDATE)).id
+                extent = Extent(organization_ids=frozenset({scope}))
+            if scope is not None and template:
+                named = (await template_named(tx, scope, template)).id
+                extent = Extent(template_ids=frozenset({named}))
+            if not preset_ids:
+                return extent
+            meant = {
+                preset.preset_id
+                for preset in await read_presets(tx, sorted(preset_ids))
+                if preset.desired_instances is not None
+                and scope in {None, preset.organization_id}
+                and named in {None, preset.template_id}
+            }
+        unknown = preset_ids - meant
         if unknown:
             raise Refusal.not_found("pool", str(min(unknown)))
         return Extent(preset_ids=preset_ids)

@@ -24,16 +24,7 @@ class Wishes:
 
     def policy_of(self, preset: PresetRow) -> Policy:
         """What the preset says about its pool."""
-        return Policy(
-            is_active=preset.is_active,
-            wish=self._wish_of(preset),
-            ttl=preset.ttl,
-            last_invalidated_at=preset.last_invalidated_at,
-            status=preset.status,
-            retry_requested_at=preset.retry_requested_at,
-            max_starting=preset.max_starting,
-            is_over_quota=preset.over_quota_since is not None,
-        )
+        return policy_of(preset, self._wish_of(preset))
 
     def forget_all_but(self, preset_ids: Collection[PresetId]) -> None:
         """Forget presets that have no pool any more."""
@@ -46,11 +37,30 @@ class Wishes:
         # What is stored of a preset should never change, but is cheap to compare.
         if known is not None and known[0] == stored:
             return known[1]
-        schedules = [
-            Schedule(cron, instances) for cron, instances in zip(preset.crons, preset.schedule_instances, strict=True)
-        ]
-        wish = compile_wish(preset.desired_instances, preset.timezone, schedules)
+        wish = wish_of(preset)
         if wish.error:
             _log.error("schedules cannot be followed, instances count", preset_id=preset.preset_id, cause=wish.error)
         self._compiled[preset.preset_id] = (stored, wish)
         return wish
+
+
+def policy_of(preset: PresetRow, wish: Wish) -> Policy:
+    """What a preset says about its pool."""
+    return Policy(
+        is_active=preset.is_active,
+        wish=wish,
+        ttl=preset.ttl,
+        last_invalidated_at=preset.last_invalidated_at,
+        status=preset.status,
+        retry_requested_at=preset.retry_requested_at,
+        max_starting=preset.max_starting,
+        is_over_quota=preset.over_quota_since is not None,
+    )
+
+
+def wish_of(preset: PresetRow) -> Wish:
+    """Compile what a preset asks for."""
+    schedules = [
+        Schedule(cron, instances) for cron, instances in zip(preset.crons, preset.schedule_instances, strict=True)
+    ]
+    return compile_wish(preset.desired_instances, preset.timezone, schedules)

@@ -7,7 +7,8 @@ from typing import Final, assert_never
 from prebuilds.chassis.messages import duration, timestamp
 from prebuilds.reconciler.inspecting import BlockKind, BlockView, PoolView
 from prebuilds.reconciler.passes import PassStatistics
-from prebuilds.reconciler.rpc.messages import STATUSES
+from prebuilds.reconciler.queries.pauses import Pause, PauseScope
+from prebuilds.reconciler.rpc.messages import STATUSES, text_of
 from prebuilds.reconciler.rules.planner import Action, BackOff, CancelPending, Create, Delete, DeleteReason
 from prebuilds.reconciler.rules.target import TargetSource
 from prebuilds.v1 import pool_pb2
@@ -27,7 +28,13 @@ _BLOCKS: Final = {
     BlockKind.HARD_LIMITED: pool_pb2.BLOCK_KIND_HARD_LIMITED,
     BlockKind.VALIDATION_FAILED: pool_pb2.BLOCK_KIND_VALIDATION_FAILED,
     BlockKind.MAX_STARTING: pool_pb2.BLOCK_KIND_MAX_STARTING,
+    BlockKind.OVER_QUOTA: pool_pb2.BLOCK_KIND_OVER_QUOTA,
     BlockKind.PAUSED: pool_pb2.BLOCK_KIND_PAUSED,
+}
+SCOPES: Final = {
+    PauseScope.DEPLOYMENT: pool_pb2.PAUSE_SCOPE_DEPLOYMENT,
+    PauseScope.TEMPLATE: pool_pb2.PAUSE_SCOPE_TEMPLATE,
+    PauseScope.PRESET: pool_pb2.PAUSE_SCOPE_PRESET,
 }
 
 
@@ -62,6 +69,20 @@ def pool_message(view: PoolView) -> pool_pb2.Pool:
         blocked_by=map(_block, view.blocks),
         error=view.error,
         snapshot_time=timestamp(view.at),
+    )
+
+
+def pause_message(pause: Pause | None) -> pool_pb2.Pause | None:
+    """A pause; unset where there is none."""
+    if pause is None:
+        return None
+    return pool_pb2.Pause(
+        scope=SCOPES[pause.scope],
+        target_id=text_of(pause.target_id),
+        message=pause.message,
+        creator_id=text_of(pause.creator_id),
+        creator_name=pause.creator_name,
+        create_time=timestamp(pause.created_at),
     )
 
 
@@ -124,4 +145,5 @@ def _block(block: BlockView) -> pool_pb2.PoolBlock:
         since_time=timestamp(block.since),
         until_time=timestamp(block.until),
         detail=block.detail,
+        pause=pause_message(block.pause),
     )
