@@ -14,5 +14,6 @@ pytest_plugins: list[str] = [
     "tests.support.postgres",
     "tests.support.provisioning",
     "tests.support.reconciling",
+    "tests.support.people",  # stands on the one before: pytest wants to be the first to import what it registers
     "tests.support.stack",
 ]
