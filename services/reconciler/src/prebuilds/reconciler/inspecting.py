@@ -15,8 +15,9 @@ from uuid import UUID
 
 from prebuilds.domain.ids import OrganizationId, PresetId, TemplateId
 from prebuilds.domain.pools import PresetStatus
-from prebuilds.reconciler.queries.pauses import Pause, read_pauses
-from prebuilds.reconciler.queries.pool_views import PoolConditions, list_pools, read_filling_since
+from prebuilds.reconciler.queries.filters import PoolConditions
+from prebuilds.reconciler.queries.pauses import read_pauses
+from prebuilds.reconciler.queries.pool_views import list_pools, read_filling_since
 from prebuilds.reconciler.queries.pools import (
     PresetRow,
     count_prebuilds,
@@ -27,6 +28,7 @@ from prebuilds.reconciler.queries.pools import (
     read_prebuilds,
     read_quotas,
 )
+from prebuilds.reconciler.queries.views import Pause
 from prebuilds.reconciler.rules.planner import BackOff, Block, Config, Delete, Plan, can_skip, name_deletions, plan
 from prebuilds.reconciler.rules.state import Counts, History, Policy, Quota, count
 from prebuilds.reconciler.rules.target import NextChange, next_change_after
@@ -89,8 +91,16 @@ class PoolFilter:
     """None: does not matter."""
 
     def admits(self, view: PoolView) -> bool:
-        """Whether a pool satisfies every condition."""
-        return self.conditions.admits(view.preset) and self.admits_blocks(view)
+        """Whether a pool satisfies every condition; those of its preset as `list_pools` does."""
+        wanted, preset = self.conditions, view.preset
+        return (
+            wanted.template in {None, preset.template_name, str(preset.template_id)}
+            and wanted.preset in {None, preset.preset_name, str(preset.preset_id)}
+            and wanted.version in {None, preset.version_name, str(preset.version_id)}
+            and wanted.is_active in {None, preset.is_active}
+            and wanted.status in {None, preset.status}
+            and self.admits_blocks(view)
+        )
 
     def admits_blocks(self, view: PoolView) -> bool:
         """Whether a pool that satisfies the conditions of its preset satisfies the other one."""

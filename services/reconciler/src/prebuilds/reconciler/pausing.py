@@ -16,14 +16,8 @@ from prebuilds.domain.ids import OrganizationId, PresetId
 from prebuilds.domain.refusals import Reason, Refusal
 from prebuilds.events.subjects import DEPLOYMENT
 from prebuilds.reconciler.access import actor_of, is_operator, pool_for, template_for
-from prebuilds.reconciler.queries.pauses import (
-    Pause,
-    PauseScope,
-    insert_pause,
-    lock_paused,
-    read_pause,
-    remove_pause,
-)
+from prebuilds.reconciler.queries.pauses import insert_pause, lock_paused, read_pause, remove_pause
+from prebuilds.reconciler.queries.views import Pause, PauseScope
 from prebuilds.store.audit import AuditEntry, record_deed
 from prebuilds.store.database import Database
 from prebuilds.store.outbox.writer import append

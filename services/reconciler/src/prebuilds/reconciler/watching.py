@@ -18,7 +18,7 @@ from typing import Final
 from prebuilds.chassis.clock import Clock, SystemClock
 from prebuilds.domain.ids import OrganizationId, PresetId
 from prebuilds.reconciler.inspecting import Inspector, PoolFilter, PoolView
-from prebuilds.reconciler.queries.pool_views import PoolConditions
+from prebuilds.reconciler.queries.filters import PoolConditions
 
 LOOKED_AGAIN_AFTER: Final = timedelta(seconds=1)
 MAX_SHARE: Final = 0.1

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
-from datetime import datetime
-from enum import StrEnum
 from typing import Final
 from uuid import UUID
 
@@ -13,6 +10,7 @@ from sqlalchemy import delete, func, select, update
 from sqlalchemy.dialects.postgresql import insert
 
 from prebuilds.domain.ids import PresetId, TemplateId, UserId
+from prebuilds.reconciler.queries.views import Pause, PauseScope
 from prebuilds.store.schema import Preset, Setting, Template
 from prebuilds.store.sql import SqlFolder
 from prebuilds.store.transactions import Transaction
@@ -23,32 +21,11 @@ DEPLOYMENT_PAUSE: Final = "reconciliation_pause"
 _queries: Final = SqlFolder("prebuilds.reconciler.queries")
 
 
-class PauseScope(StrEnum):
-    """How far a pause reaches."""
-
-    DEPLOYMENT = "deployment"
-    TEMPLATE = "template"
-    PRESET = "preset"
-
-
 _TABLES: Final[Mapping[PauseScope, type[Template | Preset]]] = {
     PauseScope.TEMPLATE: Template,
     PauseScope.PRESET: Preset,
 }
 """Where a pause is kept beside the thing itself; the deployment's is a setting."""
-
-
-@dataclass(frozen=True, slots=True)
-class Pause:
-    """A pause, and who made it."""
-
-    scope: PauseScope
-    target_id: UUID | None
-    """The template or preset; None for the deployment."""
-    message: str
-    creator_id: UserId | None
-    creator_name: str
-    created_at: datetime
 
 
 async def read_pauses(

@@ -3,40 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
 from uuid import UUID
 
 from prebuilds.domain.ids import OrganizationId, PresetId, TemplateId
-from prebuilds.domain.pools import PresetStatus
+from prebuilds.reconciler.queries.filters import PoolConditions
 from prebuilds.reconciler.queries.pools import PresetRow, read_presets
 from prebuilds.store.sql import SqlFolder
 from prebuilds.store.transactions import Transaction
 
 _queries: Final = SqlFolder("prebuilds.reconciler.queries")
-
-
-@dataclass(frozen=True, slots=True)
-class PoolConditions:
-    """Which pools of an organisation, by what their presets alone decide; what is None does not matter."""
-
-    template: str | None = None
-    """By name or id, as preset and version."""
-    preset: str | None = None
-    version: str | None = None
-    is_active: bool | None = None
-    status: PresetStatus | None = None
-
-    def admits(self, preset: PresetRow) -> bool:
-        """Whether a pool satisfies every condition; `list_pools` finds the same."""
-        return (
-            self.template in {None, preset.template_name, str(preset.template_id)}
-            and self.preset in {None, preset.preset_name, str(preset.preset_id)}
-            and self.version in {None, preset.version_name, str(preset.version_id)}
-            and self.is_active in {None, preset.is_active}
-            and self.status in {None, preset.status}
-        )
 
 
 async def list_pools(

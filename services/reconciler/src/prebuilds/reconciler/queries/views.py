@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any
+from enum import StrEnum
+from typing import Any, Final
+from uuid import UUID
 
 from prebuilds.domain.builds import BackendKind
 from prebuilds.domain.claims import ClaimStrategy
 from prebuilds.domain.ids import (
+    SYSTEM_USER_NAME,
     GroupId,
     OrganizationId,
     PresetId,
@@ -20,6 +23,9 @@ from prebuilds.domain.ids import (
 )
 from prebuilds.domain.pools import PresetStatus
 from prebuilds.domain.principals import Role
+
+SYSTEM_GROUP: Final = SYSTEM_USER_NAME
+"""The group of the system user: its allowance bounds what prebuilds may cost (behaviour section 9)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +54,39 @@ class MemberRow:
 
 
 @dataclass(frozen=True, slots=True)
+class GroupRow:
+    """A group."""
+
+    id: GroupId
+    organization_id: OrganizationId
+    name: str
+    quota_allowance: int | None
+    """What each person in it may use a day; None: unlimited."""
+    created_at: datetime
+    member_count: int
+    """People; the system user is none."""
+
+    @property
+    def is_system(self) -> bool:
+        """Whether it is the system's own."""
+        return self.name == SYSTEM_GROUP
+
+
+@dataclass(frozen=True, slots=True)
+class UserRow:
+    """A user."""
+
+    id: UserId
+    name: str
+    issuer: str
+    subject: str
+    is_system: bool
+    created_at: datetime
+    last_seen_at: datetime | None
+    deleted_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
 class KeyRow:
     """A provisioner key, without its secret."""
 
@@ -57,6 +96,23 @@ class KeyRow:
     tags: Mapping[str, str]
     created_at: datetime
     revoked_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class AuditRow:
+    """What somebody did."""
+
+    id: int
+    organization_id: OrganizationId | None
+    created_at: datetime
+    principal: str
+    """Kind and id, with a colon between."""
+    principal_name: str
+    action: str
+    resource: str
+    resource_id: UUID
+    resource_name: str
+    details: Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,3 +184,24 @@ class PresetView:
     parameters: Mapping[str, str]
     crons: tuple[str, ...]
     schedule_instances: tuple[int, ...]
+
+
+class PauseScope(StrEnum):
+    """How far a pause reaches."""
+
+    DEPLOYMENT = "deployment"
+    TEMPLATE = "template"
+    PRESET = "preset"
+
+
+@dataclass(frozen=True, slots=True)
+class Pause:
+    """A pause, and who made it."""
+
+    scope: PauseScope
+    target_id: UUID | None
+    """The template or preset; None for the deployment."""
+    message: str
+    creator_id: UserId | None
+    creator_name: str
+    created_at: datetime

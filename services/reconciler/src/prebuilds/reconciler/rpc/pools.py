@@ -20,8 +20,8 @@ from prebuilds.reconciler.asking import Asking
 from prebuilds.reconciler.inspecting import PoolFilter
 from prebuilds.reconciler.invalidating import Invalidating, InvalidationOrder
 from prebuilds.reconciler.pausing import PauseTarget, Pausing
-from prebuilds.reconciler.queries.pauses import PauseScope
-from prebuilds.reconciler.queries.pool_views import PoolConditions
+from prebuilds.reconciler.queries.filters import PoolConditions
+from prebuilds.reconciler.queries.views import PauseScope
 from prebuilds.reconciler.retrying import Retrying
 from prebuilds.reconciler.rpc.pool_messages import SCOPES, pause_message, pool_message, statistics_message
 from prebuilds.reconciler.viewing import Viewing
