@@ -22,11 +22,16 @@ from prebuilds.events.backbone import open_backbone
 from prebuilds.events.bodies import Hint
 from prebuilds.events.subscriptions import subscribe
 from prebuilds.reconciler import deaths, retention
+from prebuilds.reconciler.administering import Administering
 from prebuilds.reconciler.asking import Asking
+from prebuilds.reconciler.auditing import Auditing
+from prebuilds.reconciler.groups import Groups
 from prebuilds.reconciler.hints import Hints
 from prebuilds.reconciler.inspecting import Inspector
 from prebuilds.reconciler.invalidating import Invalidating
+from prebuilds.reconciler.keys import Keys
 from prebuilds.reconciler.measuring import Measuring
+from prebuilds.reconciler.members import Members
 from prebuilds.reconciler.membership import Membership
 from prebuilds.reconciler.metrics import PoolMetrics
 from prebuilds.reconciler.passes import Reconciler
@@ -36,13 +41,14 @@ from prebuilds.reconciler.pushing import Pushing
 from prebuilds.reconciler.reading import TemplateReading
 from prebuilds.reconciler.retiring import Retiring
 from prebuilds.reconciler.retrying import Retrying
-from prebuilds.reconciler.rpc.admin import AdminServicer, AdminUseCases
+from prebuilds.reconciler.rpc.admin import AdminServicer
 from prebuilds.reconciler.rpc.pools import PoolServicer
 from prebuilds.reconciler.rpc.templates import TemplateServicer
 from prebuilds.reconciler.rules.planner import Config
 from prebuilds.reconciler.settings import ReconcilerSettings
 from prebuilds.reconciler.templating import Templating
 from prebuilds.reconciler.updating import Updating
+from prebuilds.reconciler.users import Users
 from prebuilds.reconciler.viewing import Viewing
 from prebuilds.reconciler.wakeups import SUBSCRIPTION, Wakeups
 from prebuilds.reconciler.watching import Watching
@@ -136,7 +142,12 @@ async def open_app(
         )
         # Methods that are not built yet are the base's own, which it declares abstract to type checkers.
         admin = AdminServicer(  # pyright: ignore[reportAbstractUsage] - as above
-            AdminUseCases.of(database)
+            administering=Administering(database),
+            members=Members(database),
+            groups=Groups(database),
+            users=Users(database),
+            keys=Keys(database),
+            auditing=Auditing(database),
         )
         server = await stack.enter_async_context(
             open_server(

@@ -9,7 +9,9 @@ from prebuilds.chassis.paging import Page, PageWish
 from prebuilds.chassis.policy import Action, Resource
 from prebuilds.domain.refusals import Refusal, Violation
 from prebuilds.reconciler.access import is_operator, organization_for
-from prebuilds.reconciler.queries.audit import AuditFilter, AuditRow, find_audit_events
+from prebuilds.reconciler.queries.audit import find_audit_events
+from prebuilds.reconciler.queries.filters import AuditFilter
+from prebuilds.reconciler.queries.views import AuditRow
 from prebuilds.store.database import Database
 
 

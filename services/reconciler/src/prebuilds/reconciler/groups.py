@@ -17,8 +17,6 @@ from prebuilds.domain.refusals import Reason, Refusal
 from prebuilds.reconciler.access import actor_of, check_access, organization_for
 from prebuilds.reconciler.members import meant_by, one_named, refuse_system
 from prebuilds.reconciler.queries.groups import (
-    SYSTEM_GROUP,
-    GroupRow,
     add_to_group,
     delete_group,
     find_groups,
@@ -28,6 +26,7 @@ from prebuilds.reconciler.queries.groups import (
     update_group,
 )
 from prebuilds.reconciler.queries.users import NamedUser, find_named_users
+from prebuilds.reconciler.queries.views import SYSTEM_GROUP, GroupRow
 from prebuilds.store.audit import AuditEntry, changes, record_deed
 from prebuilds.store.database import Database
 from prebuilds.store.outbox.writer import append

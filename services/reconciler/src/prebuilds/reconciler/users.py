@@ -22,8 +22,8 @@ from prebuilds.reconciler.queries.people import (
     organizations_of,
     owned_alone,
 )
-from prebuilds.reconciler.queries.users import UserRow, find_users, insert_user, mark_deleted, rename_user
-from prebuilds.reconciler.queries.views import MemberRow
+from prebuilds.reconciler.queries.users import find_users, insert_user, mark_deleted, rename_user
+from prebuilds.reconciler.queries.views import MemberRow, UserRow
 from prebuilds.store.audit import AuditEntry, changes, record_deed
 from prebuilds.store.database import Database
 from prebuilds.store.transactions import Transaction

@@ -2,50 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from datetime import datetime
-from typing import Any, Final
-from uuid import UUID
+from collections.abc import Sequence
+from typing import Final
 
 from prebuilds.domain.ids import OrganizationId
+from prebuilds.reconciler.queries.filters import AuditFilter
+from prebuilds.reconciler.queries.views import AuditRow
 from prebuilds.store.sql import SqlFolder
 from prebuilds.store.transactions import Transaction
 
 _queries: Final = SqlFolder("prebuilds.reconciler.queries")
-
-
-@dataclass(frozen=True, slots=True)
-class AuditRow:
-    """What somebody did."""
-
-    id: int
-    organization_id: OrganizationId | None
-    created_at: datetime
-    principal: str
-    """Kind and id, with a colon between."""
-    principal_name: str
-    action: str
-    resource: str
-    resource_id: UUID
-    resource_name: str
-    details: Mapping[str, Any]
-
-
-@dataclass(frozen=True, slots=True)
-class AuditFilter:
-    """Which events; what is None does not matter."""
-
-    start: datetime | None = None
-    """Not before this moment."""
-    end: datetime | None = None
-    """Before this moment."""
-    actor: str | None = None
-    """By name or id."""
-    actor_kind: str | None = None
-    action: str | None = None
-    resource: str | None = None
-    resource_id: UUID | None = None
 
 
 async def find_audit_events(

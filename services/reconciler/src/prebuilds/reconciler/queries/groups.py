@@ -4,45 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
 from typing import Final
 from uuid import UUID
 
 from psycopg.errors import UniqueViolation
 from sqlalchemy import delete, insert, select, update
 
-from prebuilds.domain.ids import SYSTEM_USER_ID, SYSTEM_USER_NAME, GroupId, OrganizationId, UserId
+from prebuilds.domain.ids import SYSTEM_USER_ID, GroupId, OrganizationId, UserId
 from prebuilds.domain.refusals import Reason, Refusal
+from prebuilds.reconciler.queries.views import SYSTEM_GROUP, GroupRow
 from prebuilds.store.faults import constraint_of
 from prebuilds.store.schema import Group, GroupMember
 from prebuilds.store.sql import SqlFolder
 from prebuilds.store.transactions import Transaction
 
-SYSTEM_GROUP: Final = SYSTEM_USER_NAME
-"""The group of the system user: its allowance bounds what prebuilds may cost (behaviour section 9)."""
-
 _NAME_TAKEN: Final = "uq_groups_organization_id_name"
 
 _queries: Final = SqlFolder("prebuilds.reconciler.queries")
-
-
-@dataclass(frozen=True, slots=True)
-class GroupRow:
-    """A group."""
-
-    id: GroupId
-    organization_id: OrganizationId
-    name: str
-    quota_allowance: int | None
-    """What each person in it may use a day; None: unlimited."""
-    created_at: datetime
-    member_count: int
-    """People; the system user is none."""
-
-    @property
-    def is_system(self) -> bool:
-        """Whether it is the system's own."""
-        return self.name == SYSTEM_GROUP
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from datetime import datetime
 from typing import Final
 from uuid import UUID
 
@@ -15,6 +14,7 @@ from sqlalchemy.dialects.postgresql import insert
 from prebuilds.domain.ids import OrganizationId, UserId
 from prebuilds.domain.names import is_id
 from prebuilds.domain.refusals import Reason, Refusal
+from prebuilds.reconciler.queries.views import UserRow
 from prebuilds.store.faults import constraint_of
 from prebuilds.store.schema import User
 from prebuilds.store.sql import SqlFolder
@@ -23,20 +23,6 @@ from prebuilds.store.transactions import Transaction
 _IS_KNOWN: Final = "uq_users_issuer_subject"
 
 _queries: Final = SqlFolder("prebuilds.reconciler.queries")
-
-
-@dataclass(frozen=True, slots=True)
-class UserRow:
-    """A user."""
-
-    id: UserId
-    name: str
-    issuer: str
-    subject: str
-    is_system: bool
-    created_at: datetime
-    last_seen_at: datetime | None
-    deleted_at: datetime | None
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from prebuilds.reconciler.administering import Administering
 from prebuilds.reconciler.auditing import Auditing
 from prebuilds.reconciler.groups import Groups
@@ -15,41 +13,25 @@ from prebuilds.reconciler.rpc.admin_organizations import OrganizationMethods
 from prebuilds.reconciler.rpc.admin_records import RecordMethods
 from prebuilds.reconciler.rpc.admin_users import UserMethods
 from prebuilds.reconciler.users import Users
-from prebuilds.store.database import Database
-
-
-@dataclass(frozen=True, slots=True)
-class AdminUseCases:
-    """What AdminService reads requests for."""
-
-    administering: Administering
-    members: Members
-    groups: Groups
-    users: Users
-    keys: Keys
-    auditing: Auditing
-
-    @classmethod
-    def of(cls, database: Database) -> AdminUseCases:
-        """All of them, in this database."""
-        return cls(
-            Administering(database),
-            Members(database),
-            Groups(database),
-            Users(database),
-            Keys(database),
-            Auditing(database),
-        )
 
 
 class AdminServicer(OrganizationMethods, GroupMethods, UserMethods, KeyMethods, RecordMethods):
     """Organisations, their people and their keys."""
 
-    def __init__(self, use_cases: AdminUseCases) -> None:
+    def __init__(
+        self,
+        *,
+        administering: Administering,
+        members: Members,
+        groups: Groups,
+        users: Users,
+        keys: Keys,
+        auditing: Auditing,
+    ) -> None:
         """Reads requests for these."""
-        self._administering = use_cases.administering
-        self._members = use_cases.members
-        self._groups = use_cases.groups
-        self._users = use_cases.users
-        self._keys = use_cases.keys
-        self._auditing = use_cases.auditing
+        self._administering = administering
+        self._members = members
+        self._groups = groups
+        self._users = users
+        self._keys = keys
+        self._auditing = auditing

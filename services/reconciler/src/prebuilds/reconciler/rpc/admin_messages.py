@@ -10,10 +10,7 @@ from google.protobuf.struct_pb2 import Struct
 from prebuilds.chassis.messages import timestamp
 from prebuilds.domain.principals import Role
 from prebuilds.reconciler.auditing import ActorKind
-from prebuilds.reconciler.queries.audit import AuditRow
-from prebuilds.reconciler.queries.groups import GroupRow
-from prebuilds.reconciler.queries.users import UserRow
-from prebuilds.reconciler.queries.views import KeyRow, MemberRow, OrganizationRow
+from prebuilds.reconciler.queries.views import AuditRow, GroupRow, KeyRow, MemberRow, OrganizationRow, UserRow
 from prebuilds.reconciler.rpc.messages import text_of
 from prebuilds.v1 import admin_pb2
 

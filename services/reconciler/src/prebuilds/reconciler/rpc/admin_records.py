@@ -13,7 +13,7 @@ from prebuilds.chassis.caller import current_caller
 from prebuilds.chassis.fields import Fields
 from prebuilds.chassis.paging import read_page
 from prebuilds.reconciler.auditing import ActorKind, Auditing
-from prebuilds.reconciler.queries.audit import AuditFilter
+from prebuilds.reconciler.queries.filters import AuditFilter
 from prebuilds.reconciler.rpc.admin_messages import audit_message
 from prebuilds.v1 import admin_service_pb2 as pb
 from prebuilds.v1.admin_service_pb2_grpc import AdminServiceServicer
