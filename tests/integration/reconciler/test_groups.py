@@ -11,9 +11,10 @@ import pytest
 from sqlalchemy import insert
 
 from prebuilds.domain.events import EventKind
-from prebuilds.domain.ids import OrganizationId, UserId
+from prebuilds.domain.ids import GroupId, OrganizationId, UserId
 from prebuilds.domain.principals import Role
 from prebuilds.domain.refusals import Reason
+from prebuilds.reconciler.queries.groups import delete_group, lock_group
 from prebuilds.reconciler.queries.people import end_membership
 from prebuilds.store import schema
 from prebuilds.store.database import Database
@@ -184,6 +185,25 @@ async def test_a_member_who_leaves_at_this_moment_is_put_into_no_group(
         await until_waiting(watching)
 
     assert (await adding).member_count == 0
+
+
+async def test_nobody_is_put_into_a_group_that_is_being_deleted(
+    team: Team, database: Database, database_url: str
+) -> None:
+    devs = await team.group("devs")
+    group_id = GroupId(UUID(devs.id))
+
+    async with (
+        await psycopg.AsyncConnection.connect(database_url, autocommit=True) as watching,
+        database.transaction("test") as tx,
+    ):
+        await lock_group(tx, group_id)
+        await delete_group(tx, group_id)
+        adding = asyncio.ensure_future(add(team.operator, devs, "root"))
+        await until_waiting(watching)
+
+    with refused(Reason.NOT_FOUND):
+        await adding
 
 
 async def test_allowances_add_up_to_the_largest_number_at_most(team: Team) -> None:

@@ -146,7 +146,7 @@ class Groups:
         """Put members of the organisation into a group; who is in it stays. Refuses SYSTEM_OWNED, NOT_FOUND."""
 
         async def work(tx: Transaction) -> GroupRow:
-            group = await group_for(tx, caller, group_id, Action.UPDATE)
+            group = await _locked(tx, caller, group_id, Action.UPDATE)
             _refuse_system(group)
             found = await find_named_users(tx, users, group.organization_id)
             meant = [
@@ -163,7 +163,7 @@ class Groups:
         """Take people out of a group; who is not in it, or nobody at all, is ignored. Refuses SYSTEM_OWNED."""
 
         async def work(tx: Transaction) -> GroupRow:
-            group = await group_for(tx, caller, group_id, Action.UPDATE)
+            group = await _locked(tx, caller, group_id, Action.UPDATE)
             _refuse_system(group)
             found = await find_named_users(tx, users, group.organization_id)
             meant = [
