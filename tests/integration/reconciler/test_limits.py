@@ -293,6 +293,23 @@ async def test_a_retry_that_fails_again_leaves_the_preset_limited_and_tells_nobo
     assert len(await passes.notifications()) == 1
 
 
+async def test_a_preset_that_is_limited_anew_is_not_healed_by_the_retry_before(passes: Passes) -> None:
+    await passes.fail_until_limited()
+    await ask_again(passes)
+    await passes.run()
+    await passes.stage.make_eligible(passes.preset_id)
+    await claim_prebuild(passes.database, passes.pool, await make_user(passes.database))
+    await passes.run()
+    await passes.fail()
+    await passes.fail_until_limited()
+    assert len(await passes.notifications()) == 2
+
+    passes.config = Config(backoff_interval=timedelta(0), hard_limit=5)
+    assert (await passes.run()).reconciled == 0
+
+    assert (await passes.preset()).status is HARD_LIMITED
+
+
 async def test_a_retry_whose_startup_fails_does_not_make_the_preset_healthy_meanwhile(passes: Passes) -> None:
     await passes.fail_until_limited()
     await ask_again(passes)

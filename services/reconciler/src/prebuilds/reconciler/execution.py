@@ -15,13 +15,8 @@ from prebuilds.domain.notifications import NotificationKind
 from prebuilds.domain.pools import PoolEventKind, PresetStatus
 from prebuilds.domain.principals import Role
 from prebuilds.domain.refusals import Refusal
-from prebuilds.reconciler.queries.pools import (
-    PresetRow,
-    mark_over_quota,
-    read_last_fault,
-    read_values,
-    set_status,
-)
+from prebuilds.reconciler.queries.pools import PresetRow, read_values
+from prebuilds.reconciler.queries.statuses import mark_over_quota, read_last_fault, set_status
 from prebuilds.reconciler.rules.planner import BackOff, CancelPending, Create, Delete, DeleteReason, Plan
 from prebuilds.reconciler.rules.state import Quota
 from prebuilds.reconciler.rules.values import problems_of, values_of

@@ -43,6 +43,14 @@ SELECT
         WHERE b.preset_id = p.id AND b.transition = 'start' AND b.initiator_id = %(system_user_id)s
             AND b.created_at >= p.retry_requested_at AND b.outcome = 'succeeded'
             AND (r.ready_at IS NOT NULL OR w.claim_generation > 0)
+            -- A preset that was limited anew since has to be retried anew.
+            AND NOT EXISTS (
+                SELECT
+                FROM builds AS later
+                WHERE later.preset_id = p.id AND later.transition = 'start'
+                    AND later.initiator_id = %(system_user_id)s AND later.created_at > b.created_at
+                    AND later.failure_class = 'template'
+            )
     ) AS retry_succeeded
 FROM presets AS p
 CROSS JOIN LATERAL (

@@ -277,24 +277,6 @@ async def read_quotas(tx: Transaction, preset_ids: Sequence[PresetId]) -> Mappin
     return {row.preset_id: Quota(row.room, row.cost) for row in rows}
 
 
-async def read_last_fault(tx: Transaction, preset_id: PresetId) -> str:
-    """The error of the newest start that failed by the template's fault; empty where there is none."""
-    found = await tx.fetch_one(
-        _queries["last_fault"], {"preset_id": preset_id, "system_user_id": SYSTEM_USER_ID}, row=str
-    )
-    return found or ""
-
-
-async def set_status(tx: Transaction, preset_id: PresetId, status: PresetStatus, message: str) -> None:
-    """Set the status of a locked preset; `message` says for people what is wrong, without secrets."""
-    await tx.run(_queries["set_status"], {"preset_id": preset_id, "status": status, "message": message})
-
-
-async def mark_over_quota(tx: Transaction, preset_id: PresetId, *, is_over_quota: bool) -> None:
-    """Put on record whether the allowance keeps a locked preset's pool from its target, and since when it does."""
-    await tx.run(_queries["mark_over_quota"], {"preset_id": preset_id, "is_over_quota": is_over_quota})
-
-
 async def count_waiting(tx: Transaction, preset_ids: Sequence[PresetId]) -> Mapping[PresetId, int]:
     """Count the people in the lines of presets."""
     cursor = await tx.run(_queries["waiting"], {"preset_ids": list(preset_ids)})
