@@ -22,8 +22,11 @@ from prebuilds.store.database import Database
 from prebuilds.store.pool.filling import PoolKey
 from prebuilds.store.pool.locks import lock_prebuild_and_workspace
 from prebuilds.store.pool.readiness import refresh_readiness
+from prebuilds.v1 import pool_service_pb2, template_pb2
 from tests.support.builders import claim_prebuild, make_organization, make_pool, make_user
 from tests.support.pools import IMPATIENT, Passes
+from tests.support.reconciling import Client, Reconcilers, Stage, make_manifest
+from tests.support.waiting import eventually
 
 HEALTHY, HARD_LIMITED, INVALID = PresetStatus.HEALTHY, PresetStatus.HARD_LIMITED, PresetStatus.VALIDATION_FAILED
 PATIENCE = Patience(cancel_grace=timedelta(minutes=1), longest_wait=timedelta(minutes=30), max_attempts=3)
@@ -365,6 +368,32 @@ async def test_the_reconciler_hears_when_the_prebuild_of_a_retry_is_ready(passes
     await report(passes, trial, AgentState.READY)
 
     assert (EventKind.TEMPLATE_CHANGED, passes.preset_id) in told
+
+
+async def test_a_retry_is_played_through_without_waiting_for_the_tick(reconcilers: Reconcilers, stage: Stage) -> None:
+    admin = await reconcilers.client(await reconcilers.start(backoff_interval=timedelta(0)))
+    await admin.make_organization()
+    preset = (await admin.push(make_manifest(instances=2))).presets[0]
+    for _ in range(2):
+        await eventually(lambda: stage.jobs(preset.id), what="a job is queued")
+        await stage.finish(await stage.jobs(preset.id), BuildOutcome.FAILED, FailureClass.TEMPLATE)
+    await eventually_status(admin, preset.id, template_pb2.PRESET_STATUS_HARD_LIMITED)
+
+    request = pool_service_pb2.RetryPresetRequest(id=preset.id)
+    await admin.pools.RetryPreset(request, metadata=admin.metadata)
+    (_,) = await eventually(lambda: stage.jobs(preset.id), what="one is let through")
+    await stage.make_eligible(preset.id)
+
+    await eventually_status(admin, preset.id, template_pb2.PRESET_STATUS_HEALTHY)
+    await eventually(lambda: stage.jobs(preset.id), what="the pool is filled")
+    assert (await stage.states(preset.id))[-2:] == ["running", "starting"]
+
+
+async def eventually_status(client: Client, preset_id: str, status: int) -> None:
+    async def has_it() -> bool:
+        return (await client.pool(preset_id)).status == status
+
+    await eventually(has_it, what=f"status {status}")
 
 
 async def test_a_new_version_begins_healthy_and_fills_its_pool(passes: Passes) -> None:
