@@ -6,7 +6,7 @@ through them, so that neither a statement nor the event loop is busy with ten th
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
@@ -144,7 +144,7 @@ class Inspector:
         *,
         after: tuple[str, str, UUID] | None = None,
         step: int,
-    ) -> AsyncIterator[list[PoolView]]:
+    ) -> AsyncGenerator[list[PoolView]]:
         """Give the pools of an organisation by template, name and id, `step` at a time, each lot of one moment."""
         while True:
             async with self._database.read("list pools", snapshot=True) as tx:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
 from datetime import datetime
 from uuid import UUID
 
@@ -49,17 +50,19 @@ class Viewing:
         scope = await self._organization(caller, organization)
         step = page.limit if wanted.is_blocked is None else MAX_PAGE_SIZE
         listed: list[PoolView] = []
-        async for views in self._inspector.walk(scope, wanted.conditions, after=after, step=step):
-            listed += filter(wanted.admits_blocks, views)
-            if len(listed) >= page.limit:
-                break
+        async with aclosing(self._inspector.walk(scope, wanted.conditions, after=after, step=step)) as lots:
+            async for views in lots:
+                listed += filter(wanted.admits_blocks, views)
+                if len(listed) >= page.limit:
+                    break
         return page.cut(listed, lambda view: view.order)
 
-    async def watch(self, caller: Caller, organization: str, wanted: PoolFilter) -> AsyncIterator[Change]:
+    async def watch(self, caller: Caller, organization: str, wanted: PoolFilter) -> AsyncGenerator[Change]:
         """Tell pools: first all that match, then those that change; raises Refusal NOT_FOUND."""
         scope = await self._organization(caller, organization)
-        async for change in self._watching.watch(scope, wanted):
-            yield change
+        async with aclosing(self._watching.watch(scope, wanted)) as changes:
+            async for change in changes:
+                yield change
 
     async def _organization(self, caller: Caller, named: str) -> OrganizationId:
         async with self._database.read("find organisation") as tx:

@@ -9,7 +9,7 @@ held but what the last one saw, and that only while somebody watches.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Generator, Mapping
+from collections.abc import AsyncGenerator, Generator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
@@ -64,7 +64,7 @@ class Watching:
         self._clock = clock or SystemClock()
         self._shared: dict[OrganizationId, _Shared] = {}
 
-    async def watch(self, organization_id: OrganizationId, wanted: PoolFilter) -> AsyncIterator[Change]:
+    async def watch(self, organization_id: OrganizationId, wanted: PoolFilter) -> AsyncGenerator[Change]:
         """Tell the pools of an organisation for as long as somebody listens."""
         seen: Mapping[PresetId, PoolView] = {}
         told: set[PresetId] = set()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
+from contextlib import aclosing
 from datetime import datetime, timedelta
 from typing import Any, Final, TypeAlias
 from uuid import UUID
@@ -165,10 +166,13 @@ class PoolServicer(PoolServiceServicer):
         wanted = _filter(fields, request.filter)
         fields.done()
 
-        async for change in self._viewing.watch(current_caller(), organization, wanted):
-            yield pb.WatchPoolsResponse(
-                pools=map(pool_message, change.pools), removed_ids=map(str, change.removed), synced=change.is_complete
-            )
+        async with aclosing(self._viewing.watch(current_caller(), organization, wanted)) as changes:
+            async for change in changes:
+                yield pb.WatchPoolsResponse(
+                    pools=map(pool_message, change.pools),
+                    removed_ids=map(str, change.removed),
+                    synced=change.is_complete,
+                )
 
     async def Nudge(self, request: pb.NudgeRequest, context: Context) -> pb.NudgeResponse:
         """Take a hint from another service."""
