@@ -59,6 +59,8 @@ def forged(*parts: object) -> str:
         forged(wish().query, "a", "no id"),
         forged(wish().query, "a", 1),
         forged(wish().query, "a", str(UUID(int=1)), "more"),
+        forged(wish().query, "a\0", str(UUID(int=1))),
+        forged(wish().query, "\ud800", str(UUID(int=1))),
         wish(organization="other", page_size=1).cut(ROWS, lambda row: row).next_token,
     ],
 )

@@ -54,7 +54,7 @@ class PageWish(Generic[K]):
         try:
             decoded: object = json.loads(base64.urlsafe_b64decode(self.token.encode()))
             query, *parts = cast("list[object]", decoded) if isinstance(decoded, list) else []
-            if query != self.query or not all(isinstance(part, str) for part in parts):
+            if query != self.query or not all(isinstance(part, str) and _is_storable(part) for part in parts):
                 raise _invalid()
             # Anybody can make a token, so its parts are no more to be trusted than any other field.
             return self.parse(cast("list[str]", parts))
@@ -108,6 +108,11 @@ def _digest(request: ListRequest) -> str:
         bare.ClearField(field)
     text = bare.SerializeToString(deterministic=True)
     return hashlib.sha256(bare.DESCRIPTOR.full_name.encode() + b"\n" + text).hexdigest()[:_DIGEST_LENGTH]
+
+
+def _is_storable(text: str) -> bool:
+    """Whether Postgres could hold the text: no other can end a page, and a statement would fail on it."""
+    return "\0" not in text and not any("\ud800" <= character <= "\udfff" for character in text)
 
 
 def _invalid() -> Refusal:
