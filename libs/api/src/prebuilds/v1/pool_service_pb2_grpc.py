@@ -119,7 +119,8 @@ class PoolServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def PlanPool(self, request, context):
-        """PlanPool answers what the reconciler would do with a pool, now or at another moment. It changes nothing.
+        """PlanPool answers what the reconciler would do with a pool, now or at another moment. It changes nothing. A pause is
+        shown among what blocks the pool and left aside in the plan: what would be done without it.
         For every member of the organisation.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -145,8 +146,8 @@ class PoolServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def PauseReconciliation(self, request, context):
-        """PauseReconciliation keeps the reconciler from working on pools until it is resumed. Claims and queued jobs go on.
-        Pausing what is paused changes nothing.
+        """PauseReconciliation keeps the reconciler from working on pools until it is resumed. Claims and queued jobs go on,
+        and a pool that is being worked on at this moment is finished. Pausing what is paused changes nothing.
         For admins of the organisation; the whole deployment for operators only.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)

@@ -32,7 +32,8 @@ class PoolServiceStub:
     For every member of the organisation. A preset that asks for no prebuilds has no pool: NOT_FOUND.
     """
     PlanPool: _aio.UnaryUnaryMultiCallable[_pool_service_pb2.PlanPoolRequest, _pool_service_pb2.PlanPoolResponse]
-    """PlanPool answers what the reconciler would do with a pool, now or at another moment. It changes nothing.
+    """PlanPool answers what the reconciler would do with a pool, now or at another moment. It changes nothing. A pause is
+    shown among what blocks the pool and left aside in the plan: what would be done without it.
     For every member of the organisation.
     """
     InvalidatePresets: _aio.UnaryUnaryMultiCallable[_pool_service_pb2.InvalidatePresetsRequest, _pool_service_pb2.InvalidatePresetsResponse]
@@ -46,8 +47,8 @@ class PoolServiceStub:
     For admins.
     """
     PauseReconciliation: _aio.UnaryUnaryMultiCallable[_pool_service_pb2.PauseReconciliationRequest, _pool_service_pb2.PauseReconciliationResponse]
-    """PauseReconciliation keeps the reconciler from working on pools until it is resumed. Claims and queued jobs go on.
-    Pausing what is paused changes nothing.
+    """PauseReconciliation keeps the reconciler from working on pools until it is resumed. Claims and queued jobs go on,
+    and a pool that is being worked on at this moment is finished. Pausing what is paused changes nothing.
     For admins of the organisation; the whole deployment for operators only.
     """
     ResumeReconciliation: _aio.UnaryUnaryMultiCallable[_pool_service_pb2.ResumeReconciliationRequest, _pool_service_pb2.ResumeReconciliationResponse]
@@ -106,7 +107,8 @@ class PoolServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _pool_service_pb2.PlanPoolRequest,
         context: _aio.ServicerContext[_pool_service_pb2.PlanPoolRequest, _abc.Awaitable[_pool_service_pb2.PlanPoolResponse]],
     ) -> _abc.Awaitable[_pool_service_pb2.PlanPoolResponse]:
-        """PlanPool answers what the reconciler would do with a pool, now or at another moment. It changes nothing.
+        """PlanPool answers what the reconciler would do with a pool, now or at another moment. It changes nothing. A pause is
+        shown among what blocks the pool and left aside in the plan: what would be done without it.
         For every member of the organisation.
         """
 
@@ -138,8 +140,8 @@ class PoolServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _pool_service_pb2.PauseReconciliationRequest,
         context: _aio.ServicerContext[_pool_service_pb2.PauseReconciliationRequest, _abc.Awaitable[_pool_service_pb2.PauseReconciliationResponse]],
     ) -> _abc.Awaitable[_pool_service_pb2.PauseReconciliationResponse]:
-        """PauseReconciliation keeps the reconciler from working on pools until it is resumed. Claims and queued jobs go on.
-        Pausing what is paused changes nothing.
+        """PauseReconciliation keeps the reconciler from working on pools until it is resumed. Claims and queued jobs go on,
+        and a pool that is being worked on at this moment is finished. Pausing what is paused changes nothing.
         For admins of the organisation; the whole deployment for operators only.
         """
 
