@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from typing import TypeAlias
 from uuid import UUID, uuid4
 
+import grpc
+import grpc.aio
 import psycopg
 import pytest
 from sqlalchemy import select
@@ -151,6 +153,20 @@ async def test_a_preset_is_paused_after_the_pass_that_works_on_it(
             pausing = asyncio.create_task(pause(operator, PRESET, preset.id))
             await until_waiting(observer)
         assert (await pausing).target_id == preset.id
+
+
+async def test_who_cannot_wait_for_the_pass_pauses_nothing(operator: Client, database: Database) -> None:
+    preset = (await operator.push()).presets[0]
+    request = pb.PauseReconciliationRequest(scope=PRESET, target_id=preset.id)
+    async with database.transaction("a pass") as tx:
+        await eventually(lambda: lock_preset(tx, PresetId(UUID(preset.id))))
+        with pytest.raises(grpc.aio.AioRpcError) as raised:
+            await operator.pools.PauseReconciliation(request, metadata=operator.metadata, timeout=0.2)
+
+    assert raised.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+    # Whoever would have paused after all stood first in the line for the lock.
+    assert not (await resume(operator, PRESET, preset.id)).HasField("ended_pause")
+    assert await deeds(database) == []
 
 
 async def test_only_operators_pause_the_deployment(reconcilers: Reconcilers) -> None:
