@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from datetime import timedelta
+from typing import LiteralString
 
 import psycopg
 import pytest
@@ -70,6 +71,34 @@ async def test_a_connection_that_is_lost_before_the_commit_is_unavailable(
     assert caught.value.reason is Reason.DEPENDENCY_UNAVAILABLE
     cursor = await beside.execute("SELECT count(*) FROM organizations")
     assert await cursor.fetchone() == (0,)
+
+
+async def test_a_transaction_that_stands_still_is_ended_and_its_locks_with_it(
+    database_url: str, beside: psycopg.AsyncConnection
+) -> None:
+    async def stand_still(database: Database) -> None:
+        async with database.transaction("stand still") as tx:
+            pid = tx.backend_pid
+            # Two: after a pipeline, in which the first statement travels, Postgres does not look at the clock.
+            await tx.run(b"SELECT FROM users FOR UPDATE")
+            await tx.run(b"SELECT 1")
+            query = "SELECT FROM pg_stat_activity WHERE pid = %s"
+            await eventually(lambda: _found_nothing(beside, query, pid), what="Postgres has ended it")
+            await tx.run(b"SELECT 1")
+
+    # As a program connects, but for a time that a test does not live to see; the URL's own options win.
+    async with open_database(f"{database_url}&options=-c%20idle_in_transaction_session_timeout%3D50ms") as database:
+        with pytest.raises(Refusal) as caught:
+            await stand_still(database)
+
+    assert caught.value.reason is Reason.DEPENDENCY_UNAVAILABLE
+    await beside.execute("SELECT FROM users FOR UPDATE NOWAIT")
+
+
+async def test_programs_bound_how_long_postgres_keeps_their_locks_when_they_are_gone(database: Database) -> None:
+    names = ["client_connection_check_interval", "idle_in_transaction_session_timeout"]
+    query = b"SELECT setting::int FROM pg_settings WHERE name = ANY(%(names)s) ORDER BY name"
+    assert await database.fetch_once("settings", query, {"names": names}, row=int) == [2_000, 60_000]
 
 
 async def test_after_one_loss_the_other_idle_connections_are_checked_before_use(
@@ -206,3 +235,7 @@ def test_what_is_no_fault_of_the_database_stays_as_it_is() -> None:
     assert refusal_for(LookupError()) is None
     assert refusal_for(errors.UniqueViolation("secret value")) is None
     assert refusal_for(psycopg.ProgrammingError("a mistake of ours")) is None
+
+
+async def _found_nothing(beside: psycopg.AsyncConnection, query: LiteralString, *params: object) -> bool:
+    return (await beside.execute(query, params)).rowcount == 0

@@ -23,6 +23,13 @@ PREPARED_STATEMENTS: Final = 500
 
 _SESSION: Final = r"-c TimeZone=UTC -c default_transaction_isolation=read\ committed"
 
+# The server's side of the same: locks of a process that fell while it waited, was cut off, or stands still in the midst
+# of a transaction would else be held for as long as that lasts. A URL's own options win.
+_LOSS: Final = (
+    "-c client_connection_check_interval=2s -c idle_in_transaction_session_timeout=60s"
+    " -c tcp_keepalives_idle=10 -c tcp_keepalives_interval=5 -c tcp_keepalives_count=3"
+)
+
 # A dead network is noticed in half a minute and not in the kernel's two hours; a URL may say otherwise.
 _DEFAULTS: Final[dict[str, str | int]] = {
     "connect_timeout": 5,
@@ -80,7 +87,7 @@ class Connections:
             kwargs={
                 **{name: value for name, value in _DEFAULTS.items() if name not in given},
                 "application_name": application_name,
-                "options": f"{given.get('options') or ''} {_SESSION}".strip(),
+                "options": f"{_LOSS} {given.get('options') or ''} {_SESSION}",
                 # Transactions say BEGIN themselves, so that it can travel with their first statement.
                 "autocommit": True,
             },

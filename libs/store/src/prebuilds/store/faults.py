@@ -19,8 +19,9 @@ Fault: TypeAlias = psycopg.Error
 RETRY_AFTER: Final = timedelta(seconds=1)
 """When a caller may ask again after the database was away."""
 
-_GONE_CLASSES: Final = ("08", "53", "57P", "58")
-"""SQLSTATE beginnings: connection, resources (also full disks and too many connections), shutdown, system errors."""
+_GONE_CLASSES: Final = ("08", "25P03", "25P04", "53", "57P", "58")
+"""SQLSTATE beginnings: connection, transactions ended since they stood still, resources (also full disks and too many
+connections), shutdown, system errors."""
 
 
 def refusal_for(exception: BaseException) -> Refusal | None:
