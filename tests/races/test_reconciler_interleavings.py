@@ -196,3 +196,22 @@ async def test_a_pass_that_fills_is_held_while(ring: Ring, observer: psycopg.Asy
 async def test_a_pass_that_drains_is_held_while(ring: Ring, observer: psycopg.AsyncConnection, others: str) -> None:
     for step in await steps_of(about_to_drain, ring, others):
         await play(await about_to_drain(ring), DRAINING[others], step, observer, active=1)
+
+
+async def test_an_invalidation_that_a_pass_begins_before_and_works_after_spares_what_it_makes(ring: Ring) -> None:
+    contest = await ring.contest(INSTANCES)
+    async with ring.database.transaction("test") as tx:
+        await tx.run(
+            b"INSERT INTO groups (organization_id, name, quota_allowance) VALUES (%(id)s, 'prebuilds', 1000)",
+            {"id": contest.pools[0].organization_id},
+        )
+
+    # With an allowance a pass locks the quota first: its transaction is older than the invalidation it then sees.
+    with pytest.MonkeyPatch.context() as patch:
+        stop = Stop(patch, "reconcile", 1, contest.invalidate)
+        done = await contest.replicas[0].run(contest.extent)
+
+    assert (stop.was_met, done.created) == (True, INSTANCES)
+    await contest.complete(await contest.jobs())
+    await contest.settle(0)
+    assert await contest.claim(0) is not None

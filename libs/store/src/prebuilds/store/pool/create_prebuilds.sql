@@ -1,4 +1,4 @@
--- Make the workspaces of new prebuilds and their rows in the pool of one preset; the builds follow in the same transaction.
+-- Make the workspaces of new prebuilds and their rows in the pool of one preset; the builds follow in the same transaction. Their age is that of this statement: the transaction may have begun before an invalidation that the caller has seen.
 WITH wanted AS (
     SELECT *
     FROM unnest(%(workspace_ids)s::uuid[], %(names)s::text[]) AS w (id, name)
@@ -16,10 +16,11 @@ workspace AS (
     RETURNING id
 )
 INSERT INTO prebuilds (
-    workspace_id, organization_id, template_id, version_id, preset_id, state, expires_at, disconnected_at, daily_cost
+    workspace_id, organization_id, template_id, version_id, preset_id, state, created_at, expires_at, disconnected_at,
+    daily_cost
 )
 SELECT
     workspace.id, preset.organization_id, preset.template_id, preset.version_id, preset.id, 'starting',
-    now() + preset.ttl, now(), %(daily_cost)s
+    statement_timestamp(), statement_timestamp() + preset.ttl, statement_timestamp(), %(daily_cost)s
 FROM workspace
 CROSS JOIN preset
