@@ -1,4 +1,4 @@
-"""What the prebuilds of an organisation may cost, read and used up by one transaction at a time (behaviour section 9)."""
+"""What the prebuilds of an organisation may cost: read and used by one transaction at a time (behaviour section 9)."""
 
 from __future__ import annotations
 
