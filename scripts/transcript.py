@@ -13,6 +13,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import textwrap
 import time
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
@@ -23,7 +24,7 @@ from step import BIN, ROOT
 
 TARGET = ROOT / "docs/transcripts/pools.md"
 ZONES = ("Europe/Berlin", "Asia/Kathmandu", "Asia/Kolkata")  # their hours begin at :00, :15 and :30 of an hour of UTC
-SETTINGS = {"PREBUILDS_BACKOFF_INTERVAL": "5s"}
+SETTINGS = {"PREBUILDS_RECONCILIATION_INTERVAL": "10s", "PREBUILDS_BACKOFF_INTERVAL": "5s"}
 SET_UP_WITHIN = timedelta(minutes=1)
 PATIENCE = 120.0  # seconds
 MIRROR = Path("/tmp/mirror.up")  # noqa: S108 - of everybody's machine
@@ -69,7 +70,7 @@ class Transcript:
     def say(self, text: str) -> None:
         """Write a paragraph."""
         self._close()
-        self.lines += ["", text]
+        self.lines += ["", *textwrap.wrap(text, 120, break_on_hyphens=False)]
 
     def write(self, name: str, text: str) -> None:
         """Write a file."""
@@ -100,8 +101,11 @@ class Transcript:
             raise SystemExit(f"{command!r} ended with {done.returncode}, expected was {code}")
         return done.stdout
 
-    def watch(self, command: str, until: Callable[[str], bool], patience: float = PATIENCE) -> None:
-        """Run a command that goes on until its output is so, then end it with Ctrl-C."""
+    def watch(self, command: str, until: Callable[[str], bool], *, meanwhile: str = "") -> None:
+        """Run a command that goes on until its output is so, then end it with Ctrl-C.
+
+        What is done meanwhile begins when the watch has said something.
+        """
         written = self.folder / "watched.txt"
         with written.open("w") as output:
             process = subprocess.Popen(
@@ -112,8 +116,12 @@ class Transcript:
                 cwd=self.folder,
                 env=self.environment,
             )
+            if meanwhile:
+                wait_for(lambda: bool(written.read_text()), PATIENCE, f"the first of {command!r}")
+                self.type(meanwhile)
+                self.say("Meanwhile, in another terminal:")
             wait_for(
-                lambda: until(written.read_text()) or process.poll() is not None, patience, f"the end of {command!r}"
+                lambda: until(written.read_text()) or process.poll() is not None, PATIENCE, f"the end of {command!r}"
             )
             if process.poll() is None:
                 process.send_signal(signal.SIGINT)
@@ -151,7 +159,9 @@ def play_an_edge(at: Transcript) -> None:
     at.type("prebuilds pools show team/dev")
     at.say("What will be done then?")
     at.type(f"prebuilds pools plan team/dev --at {hour:02}:00")
-    at.say("The moment comes. Nobody does anything:")
+    at.say(
+        "The moment comes. Nobody does anything; the reconciler looks every 10 seconds here, by default every minute."
+    )
     while (left := (edge - datetime.now(UTC)).total_seconds()) > 10:  # noqa: PLR2004 - seconds
         progress(f"{left:.0f} s until {hour:02}:00 in {zone.key}", stays=False)
         time.sleep(min(1.0, left - 10))
@@ -165,8 +175,9 @@ def play_a_version(at: Transcript) -> None:
         "Its pool fills while that of the old one drains. From the promotion on nobody gets a prebuild of the old one."
     )
     at.write("team/startup.sh", STARTUP.format(version=2))
-    at.type("prebuilds templates push team")
-    at.watch("prebuilds pools watch team", lambda seen: has_drained("v1", seen))
+    at.watch(
+        "prebuilds pools watch team", lambda seen: has_drained("v1", seen), meanwhile="prebuilds templates push team"
+    )
     at.type("prebuilds templates show team")
 
 
@@ -174,8 +185,11 @@ def play_an_invalidation(at: Transcript) -> None:
     at.say("## An invalidation")
     at.say("The base image is new: what is ready now is stale. How many are that?")
     at.type("prebuilds pools invalidate team --dry-run")
-    at.type("prebuilds pools invalidate team dev --yes")
-    at.type("prebuilds pools watch team/dev --until-full")
+    at.watch(
+        "prebuilds pools watch team/dev",
+        lambda seen: "eligible 3" in seen.partition("eligible 0")[2],
+        meanwhile="prebuilds pools invalidate team dev --yes",
+    )
     at.type("prebuilds pools show team/dev")
 
 
@@ -205,8 +219,11 @@ def play_a_broken_template(at: Transcript) -> None:
     )
     at.type(f"touch {MIRROR}")
     at.type("prebuilds templates promote team v3")
-    at.type("prebuilds pools retry team/dev")
-    at.watch("prebuilds pools watch team/dev", lambda seen: "target 3  eligible 3" in seen)
+    at.watch(
+        "prebuilds pools watch team/dev",
+        lambda seen: "target 3  eligible 3" in seen,
+        meanwhile="prebuilds pools retry team/dev",
+    )
     at.type("prebuilds pools show team/dev")
 
 
@@ -253,6 +270,8 @@ def progress(text: str, *, stays: bool = True) -> None:
 
 def main(arguments: Sequence[str]) -> int:
     """Write the transcript, or to the file named."""
+    # Who starts this in the background has Ctrl-C ignored, which watches would inherit.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     if MIRROR.exists():
         raise SystemExit(f"{MIRROR} is there already, and would not be yours after this")
     target = Path(arguments[0]).resolve() if arguments else TARGET
@@ -282,13 +301,12 @@ def main(arguments: Sequence[str]) -> int:
         shutil.rmtree(folder, ignore_errors=True)
     settings = " ".join(f"{name}={value}" for name, value in SETTINGS.items())
     head = (
-        "# Pools, played through\n\n"
-        f"One run of the stack of `make run` with `{settings}`, played by `make transcript` in {minutes:.0f} minutes on"
-        f" {datetime.now(UTC):%Y-%m-%d}; nothing is edited. A watch is ended by Ctrl-C. How it all works is in"
-        " [pools.md](../pools.md).\n"
+        f"One run of the stack of `make run`, with `{settings}`, played by `make transcript` in {minutes:.0f} minutes"
+        f" on {datetime.now(UTC):%Y-%m-%d}; nothing is edited. `^C` is Ctrl-C, which ends a watch. How it all works is"
+        " in [pools.md](../pools.md)."
     )
     target.parent.mkdir(parents=True, exist_ok=True)
-    target.write_text(head + "\n" + transcript.text())
+    target.write_text("\n".join(["# Pools, played through", "", *textwrap.wrap(head, 120), "", transcript.text()]))
     progress(f"written to {target}")
     return 0
 

@@ -39,7 +39,7 @@ def state_word(pool: pool_pb2.Pool) -> str:
     """How the pool is, in a word or two: `full`, `filling`, what blocks it, ..."""
     counts = pool.counts
     if pool.blocked_by:
-        return ", ".join(block_word(block) for block in pool.blocked_by)
+        return ", ".join(dict.fromkeys(map(block_word, pool.blocked_by)))
     if not pool.active:
         return "draining" if counts.actual or counts.starting or counts.deleting else "off"
     if counts.eligible < pool.target.instances:
@@ -161,7 +161,7 @@ def _next_change(target: pool_pb2.PoolTarget, zone: ZoneInfo, now: datetime) -> 
 
 
 def _counts(counts: pool_pb2.PoolCounts) -> str:
-    running = [f"{counts.eligible} eligible"]
+    running = [f"{counts.eligible} eligible"] if counts.actual else []
     running += [f"{counts.expired} expired"] if counts.expired else []
     running += [f"{counts.extraneous} more than the target"] if counts.extraneous else []
     others = (
@@ -171,15 +171,14 @@ def _counts(counts: pool_pb2.PoolCounts) -> str:
         (counts.parked, "stopped"),
         (counts.failed, "failed, kept for inspection"),
     )
-    return ", ".join(
-        [f"{counts.actual} running ({', '.join(running)})", *(f"{number} {what}" for number, what in others if number)]
-    )
+    told = f"{counts.actual} running" + (f" ({', '.join(running)})" if running else "")
+    return ", ".join([told, *(f"{number} {what}" for number, what in others if number)])
 
 
 def _plan(pool: pool_pb2.Pool, zone: ZoneInfo, now: datetime, *, can_skip: bool) -> str:
     if any(block.kind == pool_pb2.BLOCK_KIND_PAUSED for block in pool.blocked_by):
         would = "; ".join(describe_action(action, zone, now) for action in pool.plan)
-        return f"nothing, because it is paused; else: {would}" if would else "nothing"
+        return "nothing, because it is paused" + (f"; else: {would}" if would else "")
     if can_skip:
         return "nothing, it is skipped before any work"
     return "\n".join(describe_action(action, zone, now) for action in pool.plan) or "nothing"

@@ -76,9 +76,13 @@ def table(headers: Sequence[str], rows: Iterable[Sequence[Cell]]) -> Table:
 def show_table(headers: Sequence[str], rows: Iterable[Sequence[Cell]]) -> None:
     """Print a table as wide as it is: nothing is cut off, in a pipe least of all."""
     made = table(headers, rows)
+    Console(width=width_of(made), highlight=False, markup=False, emoji=False).print(made, crop=False)
+
+
+def width_of(made: Table) -> int:
+    """How many columns of a terminal a table takes where it is not squeezed."""
     unbounded = console.options.update(max_width=_UNBOUNDED)
-    width = Measurement.get(console, unbounded, made).maximum
-    Console(width=width, highlight=False, markup=False, emoji=False).print(made, crop=False)
+    return Measurement.get(console, unbounded, made).maximum
 
 
 def show_facts(facts: Mapping[str, Cell]) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Generator, Mapping
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import aclosing, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -11,13 +11,14 @@ from typing import Final, Protocol
 
 from rich.console import Group
 from rich.live import Live
+from rich.table import Table
 from rich.text import Text
 
 from prebuilds.cli.connection import fail
 from prebuilds.cli.explaining import describe_block, state_cell, state_word
 from prebuilds.cli.finding import pool_name
 from prebuilds.cli.moments import time_of, zone_of
-from prebuilds.cli.output import Cell, Format, console, json_line, printable, table
+from prebuilds.cli.output import Cell, Format, console, json_line, printable, table, width_of
 from prebuilds.sdk.client import PrebuildsClient
 from prebuilds.sdk.errors import PrebuildsError
 from prebuilds.sdk.watching import watch_pools
@@ -25,6 +26,8 @@ from prebuilds.v1 import pool_pb2, pool_service_pb2
 
 HEADERS: Final = ("pool", "version", "target", "eligible", "running", "starting", "deleting", "failed", "state")
 
+_DISPENSABLE: Final = ("running", "deleting", "failed", "version", "starting")
+"""Left out in this order where a terminal is too narrow; the state stays, which says what matters of them."""
 _STUCK: Final = frozenset({pool_pb2.BLOCK_KIND_HARD_LIMITED, pool_pb2.BLOCK_KIND_VALIDATION_FAILED})
 
 
@@ -92,7 +95,19 @@ def _figures(pool: pool_pb2.Pool) -> tuple[int, ...]:
     return (pool.target.instances, counts.eligible, counts.actual, counts.starting, counts.deleting, counts.failed)
 
 
-class _Table:
+def _fitting(pools: Sequence[pool_pb2.Pool], width: int) -> Table:
+    """The table of these pools, without what is dispensable where it would be wider than this."""
+    rows = list(map(row, pools))
+    shown = list(range(len(HEADERS)))
+    dispensable = list(_DISPENSABLE)
+    while True:
+        made = table([HEADERS[index] for index in shown], [[cells[index] for index in shown] for cells in rows])
+        if width_of(made) <= width or not dispensable:
+            return made
+        shown.remove(HEADERS.index(dispensable.pop(0)))
+
+
+class _TableScreen:
     """A table, always as it is now."""
 
     def __init__(self, live: Live) -> None:
@@ -111,7 +126,7 @@ class _Table:
 
     def _draw(self) -> None:
         below = Text(self._trouble, style="red") if self._trouble else Text("Ctrl-C ends it", style="dim")
-        self._live.update(Group(table(HEADERS, map(row, in_order(self._pools))), below), refresh=True)
+        self._live.update(Group(_fitting(in_order(self._pools), console.width), below), refresh=True)
 
 
 class _Lines:
@@ -157,6 +172,6 @@ def _screen(output: Format) -> Generator[Screen]:
         yield _JsonLines()
     elif console.is_terminal:
         with Live(console=console, auto_refresh=False) as live:
-            yield _Table(live)
+            yield _TableScreen(live)
     else:
         yield _Lines()
