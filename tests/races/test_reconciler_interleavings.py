@@ -149,10 +149,13 @@ async def play(contest: Contest, others: Others, step: int, observer: psycopg.As
     """Let a pass over the first version's pool be held before this step."""
     pool = Extent(preset_ids=frozenset({contest.pools[0].preset_id}))
     before = await contest.members(0)
-    acting: list[asyncio.Task[int | None]] = []
+    acting: list[asyncio.Task[tuple[int | None, int]]] = []
+
+    async def act_and_count() -> tuple[int | None, int]:
+        return await others(contest, active), (await contest.count())[0].places
 
     async def act() -> None:
-        acting.append(asyncio.create_task(others(contest, active)))
+        acting.append(asyncio.create_task(act_and_count()))
         await until_done_or_blocked(acting[0], observer)
 
     with pytest.MonkeyPatch.context() as patch:
@@ -160,7 +163,9 @@ async def play(contest: Contest, others: Others, step: int, observer: psycopg.As
         done = await contest.replicas[0].run(pool)
     assert done.failed == 0
     assert stop.was_met, "the pass has fewer steps than at first"
-    active_now = await acting[0]
+    active_now, places = await acting[0]
+    if active_now != 0:
+        assert (await contest.count())[0].places <= places, "a pool grew although its version was inactive by then"
     if others in BARRING:
         late = await asyncio.gather(*(contest.claim(0, claimer) for claimer in range(INSTANCES)))
         assert not set(before).intersection(each for each in late if each is not None)

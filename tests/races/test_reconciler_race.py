@@ -23,7 +23,7 @@ from prebuilds.store.database import Database
 from tests.support.postgres import deadlocks
 from tests.support.racing import Contest, PoolCount, Replica, Ring, open_ring, retain
 
-ROUNDS: Final = int(os.environ.get("PREBUILDS_RACE_ROUNDS", "60"))
+ROUNDS: Final = int(os.environ.get("PREBUILDS_RACE_ROUNDS", "40"))
 SEED: Final = int(os.environ.get("PREBUILDS_RACE_SEED", "1"))
 ROUNDS_OF_A_TEMPLATE: Final = 20
 CLAIMERS: Final = 4
