@@ -50,6 +50,8 @@ class Round:
     async def run(self) -> list[WorkspaceId]:
         """Race once and settle; gives who was claimed."""
         contest, chance = self.contest, self.chance
+        if chance.random() < 0.7:
+            await contest.complete(await contest.jobs())
         before = await contest.count()
         members = [await contest.members(version) for version in range(2)]
         # What is barred before the race is barred for every claim in it.
