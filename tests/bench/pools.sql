@@ -30,7 +30,7 @@ SELECT
     p.n %% 5 = 0 AS has_schedules,
     zone.name AS timezone,
     extract(hour FROM now() AT TIME ZONE zone.name)::int AS hour,
-    greatest(2, 1 + (extract(day FROM now())::int + 9 + p.n / 5 %% 12) %% 28) AS free_day
+    greatest(2, 1 + (extract(day FROM now())::int + 9 + p.n / 30 %% 12) %% 28) AS free_day
 FROM generate_series(0, %(presets)s - 1) AS p (n)
 JOIN template AS t ON t.n = p.n / %(presets_per_template)s
 CROSS JOIN LATERAL (
@@ -46,7 +46,7 @@ SELECT
     'prebuild-' || left(md5(random()::text), 15) AS name,
     (SELECT id FROM gateway WHERE gateway.n = (p.n + i) %% 2) AS gateway_id,
     CASE kind.name
-        WHEN 'failed' THEN now() - interval '30 min' - i * interval '5 min'
+        WHEN 'failed' THEN now() - interval '20 min' - i * random() * interval '15 min'
         WHEN 'claimed' THEN now() - interval '8 h' - random() * interval '14 h'
         ELSE now() - interval '10 min' - random() * interval '7 h'
     END AS created_at,
@@ -108,7 +108,7 @@ FROM preset;
 INSERT INTO preset_parameters (preset_id, name, value)
 SELECT id, 'size', 'size-' || row_number() OVER () %% 10 FROM presets;
 
--- Of every second one with schedules the first holds now, of the others none does.
+-- Of every second one with schedules the first holds now, of the others none does. Hardly two presets have the same.
 INSERT INTO preset_schedules (preset_id, ordinal, cron, instances)
 SELECT
     p.id, schedule.ordinal,
@@ -117,7 +117,7 @@ SELECT
         (SELECT string_agg(((p.hour + ahead + 24) %% 24)::text, ',') FROM generate_series(low, high) AS ahead),
         '1-' || p.free_day - 1 || ',' || p.free_day + 1 || '-31', '*', '*'
     ),
-    CASE WHEN p.n %% 10 = 0 AND schedule.ordinal = 0 THEN %(prebuilds)s ELSE 8 END
+    CASE WHEN p.n %% 10 = 0 AND schedule.ordinal = 0 THEN %(prebuilds)s ELSE 6 + p.n / 5 %% 97 END
 FROM preset AS p
 CROSS JOIN LATERAL (
     VALUES

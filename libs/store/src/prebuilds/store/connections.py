@@ -21,7 +21,8 @@ from sqlalchemy.pool import NullPool
 PREPARED_STATEMENTS: Final = 500
 """How many statements a connection keeps prepared; more than a program has, so that none is thrown out."""
 
-_SESSION: Final = r"-c TimeZone=UTC -c default_transaction_isolation=read\ committed"
+_SESSION: Final = r"-c TimeZone=UTC -c default_transaction_isolation=read\ committed -c jit=off"
+"""What every session is told. Compiling a statement takes longer than any statement of ours runs."""
 
 # The server's side of the same: locks of a process that fell while it waited, was cut off, or stands still in the midst
 # of a transaction would else be held for as long as that lasts. A URL's own options win.

@@ -15,10 +15,10 @@ from prebuilds.domain.notifications import NotificationKind
 from prebuilds.domain.pools import PoolEventKind, PresetStatus
 from prebuilds.domain.principals import Role
 from prebuilds.domain.refusals import Refusal
-from prebuilds.reconciler.queries.pools import PresetRow, read_values
+from prebuilds.reconciler.planning import Planned
+from prebuilds.reconciler.queries.pools import PresetRow
 from prebuilds.reconciler.queries.statuses import mark_over_quota, read_last_fault, set_status
 from prebuilds.reconciler.rules.planner import BackOff, CancelPending, Create, Delete, DeleteReason, Plan
-from prebuilds.reconciler.rules.state import Quota
 from prebuilds.reconciler.rules.values import problems_of, values_of
 from prebuilds.store.faults import Fault
 from prebuilds.store.notifications import Notification, notify
@@ -49,18 +49,21 @@ class Done:
     """Whether the pool has come to be kept from its target by the allowance; None: nothing new."""
 
 
-async def execute(tx: Transaction, preset: PresetRow, plan: Plan, quota: Quota | None) -> Done:
+async def execute(tx: Transaction, planned: Planned) -> Done:
     """Do what the plan says: change the preset, then the actions in their order, which has deletes before creates.
 
     A failure to cancel is logged and does not stop the other actions; a preset that turns out to be invalid creates
-    nothing and has its status say so. Locks first what all deletes and cancellations lock, pool rows and then
-    workspaces, since the actions one after the other would not keep that order.
+    nothing and has its status say so. Where several actions lock pool rows and then workspaces, all of these are locked
+    first, since one action after the other would not keep that order. A create, where there is one, is the last action
+    and commits.
     """
+    preset, plan = planned.preset, planned.plan
     done = await _change_preset(tx, preset, plan)
     doomed = [id_ for action in plan.actions if isinstance(action, Delete) for id_ in action.workspace_ids]
     cancels = any(isinstance(action, CancelPending) for action in plan.actions)
     pending = await find_pending(tx, preset.key) if cancels else ()
-    if concerned := {*doomed, *pending}:
+    locking = sum(isinstance(action, Delete | CancelPending) for action in plan.actions)
+    if locking > 1 and (concerned := {*doomed, *pending}):
         await lock_workspaces(tx, sorted(await lock_prebuilds(tx, sorted(concerned))))
     for action in plan.actions:
         match action:
@@ -69,7 +72,7 @@ async def execute(tx: Transaction, preset: PresetRow, plan: Plan, quota: Quota |
             case Delete():
                 done = replace(done, deleted=done.deleted + await _delete(tx, preset, action))
             case Create():
-                done = await _create(tx, preset, action, quota, done)
+                done = await _create(tx, planned, action, done)
             case BackOff():
                 pass  # To wait is not to do anything.
             case _:
@@ -104,9 +107,9 @@ async def _delete(tx: Transaction, preset: PresetRow, action: Delete) -> int:
     return len(await mark_deleting(tx, preset.key, action.workspace_ids, kind=kind, reason=action.reason.value))
 
 
-async def _create(tx: Transaction, preset: PresetRow, action: Create, quota: Quota | None, done: Done) -> Done:
-    values = await read_values(tx, preset.preset_id)
-    if problems := "; ".join(problems_of(values, matches)):
+async def _create(tx: Transaction, planned: Planned, action: Create, done: Done) -> Done:
+    preset = planned.preset
+    if problems := "; ".join(problems_of(planned.values, matches)):
         message = problems[:MAX_MESSAGE]
         await set_status(tx, preset.preset_id, PresetStatus.VALIDATION_FAILED, message)
         return replace(done, status=PresetStatus.VALIDATION_FAILED, message=message)
@@ -114,9 +117,10 @@ async def _create(tx: Transaction, preset: PresetRow, action: Create, quota: Quo
         tx,
         preset.key,
         action.count,
-        parameters=values_of(values),
+        parameters=values_of(planned.values),
         reason=action.reason.value,
-        daily_cost=quota.cost if quota else 0,
+        daily_cost=planned.quota.cost if planned.quota else 0,
+        last=action is planned.plan.actions[-1],
     )
     return replace(done, created=len(queued))
 

@@ -19,13 +19,11 @@ from typing import Final
 from prebuilds.domain.ids import OrganizationId, PresetId
 from prebuilds.reconciler.queries.organization_names import read_organization_names
 from prebuilds.reconciler.queries.pools import (
-    Extent,
     PresetRow,
     count_prebuilds,
     count_waiting,
-    find_pools,
+    read_all_pools,
     read_moment,
-    read_presets,
 )
 from prebuilds.reconciler.rules.figures import Figures, Observed, PoolName, add_up
 from prebuilds.reconciler.rules.state import Counts
@@ -67,9 +65,9 @@ class Measuring:
         """Read all pools and totals as one moment has them."""
         async with self._database.read("measure pools", snapshot=True) as tx:
             moment = await read_moment(tx)
-            preset_ids = await find_pools(tx, Extent(everything=True))
-            presets = await read_presets(tx, preset_ids)
-            counts = await count_prebuilds(tx, preset_ids)
+            presets = await read_all_pools(tx)
+            preset_ids = [preset.preset_id for preset in presets]
+            counts = await count_prebuilds(tx, None)
             waiting = await count_waiting(tx, preset_ids)
             organizations = await read_organization_names(tx)
             totals = await read_totals(tx)

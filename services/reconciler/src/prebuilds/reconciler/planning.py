@@ -6,51 +6,39 @@ what it deletes. Both plan by the same rules.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Final
 
 from prebuilds.domain.ids import PresetId, TemplateId
+from prebuilds.reconciler.queries.looks import look_at
 from prebuilds.reconciler.queries.pools import (
     Extent,
     Moment,
     PresetRow,
-    count_prebuilds,
     count_starting,
     find_pools,
-    read_histories,
     read_moment,
-    read_prebuilds,
     read_presets,
     read_quotas,
 )
-from prebuilds.reconciler.rules.planner import Config, Plan, can_skip, name_deletions, plan
-from prebuilds.reconciler.rules.state import Counts, History, Quota, count
+from prebuilds.reconciler.queries.surveys import survey
+from prebuilds.reconciler.rules.planner import Block, Config, Plan, can_skip, name_deletions, plan
+from prebuilds.reconciler.rules.state import Quota, count
+from prebuilds.reconciler.rules.values import PresetValue
 from prebuilds.reconciler.wishes import Wishes
 from prebuilds.store.transactions import Transaction
-
-_NOTHING: Final = Counts()
-_NO_HISTORY: Final = History()
 
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """All pools of an extent as one moment has them, with their plans."""
+    """All pools of an extent as one moment has them: how many there are, and those that have work."""
 
     moment: Moment
-    presets: Sequence[PresetRow]
-    plans: Mapping[PresetId, Plan]
-    """Of the pools that are neither paused nor skippable."""
+    seen: int
     paused: int
-
-    def with_work(self) -> list[PresetRow]:
-        """The pools to work on."""
-        return [
-            preset
-            for preset in self.presets
-            if (made := self.plans.get(preset.preset_id)) is not None and made.has_work
-        ]
+    backing_off: int
+    work: Sequence[PresetRow]
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +54,8 @@ class Planned:
     plan: Plan
     quota: Quota | None
     """What the plan's creates were admitted by, and are charged; None without an allowance."""
+    values: Sequence[PresetValue]
+    """What they are built with."""
 
 
 class Planning:
@@ -75,72 +65,73 @@ class Planning:
         """Plan by `config`; failures count for backoff within `lookback`."""
         self._config = config
         self._lookback = lookback
+        self._counted_failures = max(config.hard_limit, 1)
         self._wishes = Wishes()
 
     async def take_snapshot(self, tx: Transaction, extent: Extent) -> Snapshot:
-        """Plan all of these pools, in a constant number of statements of a transaction that sees one moment."""
+        """Plan all of these pools, in a constant number of statements of a transaction that sees one moment.
+
+        Pools that are alike are planned once. The plans are not kept: who works on a pool plans it again.
+        """
         moment = await read_moment(tx)
-        preset_ids = await find_pools(tx, extent)
-        presets = await read_presets(tx, preset_ids)
-        counts = await count_prebuilds(tx, preset_ids)
-        histories = await self._histories(tx, preset_ids)
-        starting = await _starting(tx, presets)
-        quotas = await _quotas(tx, presets)
+        preset_ids = None if extent.everything else await find_pools(tx, extent)
+        situations = await survey(tx, preset_ids, lookback=self._lookback, hard_limit=self._counted_failures)
+        looked_at = [each for each in situations if not each.is_paused and not moment.is_paused]
+        starting = await _count_starting(tx, {each.bounded_template_id for each in looked_at})
+        quotas = await _read_quotas(tx, [each.preset_ids[0] for each in looked_at if each.has_allowance])
         if extent.everything:
-            self._wishes.forget_all_but(preset_ids)
-        plans: dict[PresetId, Plan] = {}
-        paused = 0
-        for preset in presets:
-            if preset.paused_at is not None or moment.is_paused:
-                paused += 1
+            self._wishes.forget_all_but([preset_id for each in situations for preset_id in each.preset_ids])
+        work: list[PresetId] = []
+        backing_off = 0
+        for situation in looked_at:
+            policy = self._wishes.policy_of_alike(situation)
+            if can_skip(policy, situation.counts):
                 continue
-            policy, counted = self._wishes.policy_of(preset), counts.get(preset.preset_id, _NOTHING)
-            if not can_skip(policy, counted):
-                plans[preset.preset_id] = plan(
-                    policy,
-                    counted,
-                    histories.get(preset.preset_id, _NO_HISTORY),
-                    moment.at,
-                    self._config,
-                    template_starting=starting.get(preset.template_id, 0),
-                    quota=quotas.get(preset.preset_id),
-                )
-        return Snapshot(moment, presets, plans, paused)
+            made = plan(
+                policy,
+                situation.counts,
+                situation.history,
+                moment.at,
+                self._config,
+                template_starting=starting.get(situation.bounded_template_id, 0),
+                quota=quotas.get(situation.preset_ids[0]),
+            )
+            if made.has_work:
+                work.extend(situation.preset_ids)
+            if Block.BACKING_OFF in made.blocks:
+                backing_off += len(situation.preset_ids)
+        seen, unpaused = (sum(len(each.preset_ids) for each in some) for some in (situations, looked_at))
+        presets = await read_presets(tx, work) if work else ()
+        return Snapshot(moment, seen, seen - unpaused, backing_off, presets)
 
     async def look_at(self, tx: Transaction, preset_id: PresetId) -> Planned | Paused | None:
         """Plan one pool, whose preset an earlier statement has locked; None for a preset that does not exist."""
-        moment = await read_moment(tx)
-        presets = await read_presets(tx, [preset_id])
-        if not presets:
+        look = await look_at(tx, preset_id, lookback=self._lookback, hard_limit=self._counted_failures)
+        if look is None:
             return None
-        (preset,) = presets
-        if preset.paused_at is not None or moment.is_paused:
+        if look.is_paused:
             return Paused()
-        prebuilds = (await read_prebuilds(tx, [preset_id])).get(preset_id, ())
-        histories = await self._histories(tx, [preset_id])
-        starting = await _starting(tx, presets)
-        quota = (await _quotas(tx, presets)).get(preset_id)
-        policy = self._wishes.policy_of(preset)
+        preset, policy = look.preset, self._wishes.policy_of(look.preset)
+        starting = await _count_starting(tx, {preset.template_id} if preset.max_starting is not None else set())
+        quota = (await _read_quotas(tx, [preset_id] if preset.has_allowance else [])).get(preset_id)
         made = plan(
             policy,
-            count(policy, prebuilds, moment.at),
-            histories.get(preset_id, _NO_HISTORY),
-            moment.at,
+            count(policy, look.prebuilds, look.at),
+            look.history,
+            look.at,
             self._config,
             template_starting=starting.get(preset.template_id, 0),
             quota=quota,
         )
-        return Planned(preset, name_deletions(made, policy, prebuilds, moment.at), quota)
-
-    async def _histories(self, tx: Transaction, preset_ids: Sequence[PresetId]) -> Mapping[PresetId, History]:
-        return await read_histories(tx, preset_ids, lookback=self._lookback, hard_limit=max(self._config.hard_limit, 1))
+        return Planned(preset, name_deletions(made, policy, look.prebuilds, look.at), quota, look.values)
 
 
-async def _starting(tx: Transaction, presets: Sequence[PresetRow]) -> Mapping[TemplateId, int]:
-    bounded = {preset.template_id for preset in presets if preset.max_starting is not None}
-    return await count_starting(tx, sorted(bounded)) if bounded else {}
+async def _count_starting(
+    tx: Transaction, template_ids: Collection[TemplateId | None]
+) -> Mapping[TemplateId | None, int]:
+    bounded = [template_id for template_id in template_ids if template_id is not None]
+    return {**await count_starting(tx, bounded)} if bounded else {}
 
 
-async def _quotas(tx: Transaction, presets: Sequence[PresetRow]) -> Mapping[PresetId, Quota]:
-    bounded = [preset.preset_id for preset in presets if preset.has_allowance]
-    return await read_quotas(tx, bounded) if bounded else {}
+async def _read_quotas(tx: Transaction, preset_ids: Sequence[PresetId]) -> Mapping[PresetId, Quota]:
+    return await read_quotas(tx, preset_ids) if preset_ids else {}

@@ -1,13 +1,15 @@
-"""What presets ask for, compiled once: a version's schedules never change, and reading a cron expression is slow."""
+"""What presets ask for, compiled. The rules remember what they have compiled; here is what was complained about."""
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
+from typing import Protocol
 
 import structlog
 
 from prebuilds.domain.ids import PresetId
 from prebuilds.reconciler.queries.pools import PresetRow
+from prebuilds.reconciler.queries.surveys import Situation
 from prebuilds.reconciler.rules.schedule import Schedule
 from prebuilds.reconciler.rules.state import Policy
 from prebuilds.reconciler.rules.target import Wish, compile_wish
@@ -15,32 +17,54 @@ from prebuilds.reconciler.rules.target import Wish, compile_wish
 _log = structlog.stdlib.get_logger(__name__)
 
 
+class Stored(Protocol):
+    """What is stored of a preset's wish."""
+
+    @property
+    def desired_instances(self) -> int | None: ...
+    @property
+    def timezone(self) -> str: ...
+    @property
+    def crons(self) -> Sequence[str]: ...
+    @property
+    def schedule_instances(self) -> Sequence[int]: ...
+
+
 class Wishes:
-    """The compiled wishes of the presets that were seen."""
+    """Compiles the wishes of presets, and says once of each what is wrong with it."""
 
     def __init__(self) -> None:
-        """Nothing is compiled yet."""
-        self._compiled: dict[PresetId, tuple[object, Wish]] = {}
+        """Nothing is wrong yet."""
+        self._told: dict[PresetId, str] = {}
 
     def policy_of(self, preset: PresetRow) -> Policy:
         """What the preset says about its pool."""
-        return policy_of(preset, self._wish_of(preset))
+        return policy_of(preset, self._wish_of(preset, [preset.preset_id]))
+
+    def policy_of_alike(self, situation: Situation) -> Policy:
+        """What presets that are alike say, as far as it is not in the counts of their prebuilds already."""
+        return Policy(
+            is_active=situation.is_active,
+            wish=self._wish_of(situation, situation.preset_ids),
+            status=situation.status,
+            retry_requested_at=situation.retry_requested_at,
+            max_starting=situation.max_starting,
+            is_over_quota=situation.is_over_quota,
+        )
 
     def forget_all_but(self, preset_ids: Collection[PresetId]) -> None:
         """Forget presets that have no pool any more."""
-        kept = set(preset_ids)
-        self._compiled = {id_: wish for id_, wish in self._compiled.items() if id_ in kept}
+        if self._told:
+            kept = set(preset_ids)
+            self._told = {id_: error for id_, error in self._told.items() if id_ in kept}
 
-    def _wish_of(self, preset: PresetRow) -> Wish:
-        stored = (preset.desired_instances, preset.timezone, preset.crons, preset.schedule_instances)
-        known = self._compiled.get(preset.preset_id)
-        # What is stored of a preset should never change, but is cheap to compare.
-        if known is not None and known[0] == stored:
-            return known[1]
-        wish = wish_of(preset)
+    def _wish_of(self, stored: Stored, preset_ids: Sequence[PresetId]) -> Wish:
+        wish = wish_of(stored)
         if wish.error:
-            _log.error("schedules cannot be followed, instances count", preset_id=preset.preset_id, cause=wish.error)
-        self._compiled[preset.preset_id] = (stored, wish)
+            for preset_id in preset_ids:
+                if self._told.get(preset_id) != wish.error:
+                    self._told[preset_id] = wish.error
+                    _log.error("schedules cannot be followed, instances count", preset_id=preset_id, cause=wish.error)
         return wish
 
 
@@ -58,9 +82,7 @@ def policy_of(preset: PresetRow, wish: Wish) -> Policy:
     )
 
 
-def wish_of(preset: PresetRow) -> Wish:
+def wish_of(stored: Stored) -> Wish:
     """Compile what a preset asks for."""
-    schedules = [
-        Schedule(cron, instances) for cron, instances in zip(preset.crons, preset.schedule_instances, strict=True)
-    ]
-    return compile_wish(preset.desired_instances, preset.timezone, schedules)
+    schedules = list(map(Schedule, stored.crons, stored.schedule_instances))
+    return compile_wish(stored.desired_instances, stored.timezone, schedules)

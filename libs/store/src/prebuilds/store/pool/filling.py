@@ -5,13 +5,18 @@ from __future__ import annotations
 import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Final
 from uuid import UUID, uuid4
 
-from prebuilds.domain.builds import BuildReason, Transition
+from psycopg.types.json import Jsonb
+
+from prebuilds.domain.builds import SYSTEM_PRIORITY, BuildReason, Transition
+from prebuilds.domain.events import EventKind
 from prebuilds.domain.ids import (
     SYSTEM_USER_ID,
     BuildId,
+    JobId,
     OrganizationId,
     PresetId,
     TemplateId,
@@ -23,6 +28,7 @@ from prebuilds.domain.names import PREBUILD_NAME_BYTES, prebuild_name
 from prebuilds.domain.pools import PoolEventKind
 from prebuilds.store.jobs.news import build_changed
 from prebuilds.store.jobs.queueing import BuildOrder, QueuedBuild, queue_builds
+from prebuilds.store.outbox.rows import OutboxRow
 from prebuilds.store.outbox.writer import append_many
 from prebuilds.store.pool.locks import lock_prebuilds, lock_workspaces
 from prebuilds.store.pool_events import PoolEvent, record_pool_events
@@ -44,42 +50,64 @@ class PoolKey:
 
 
 async def create_prebuilds(
-    tx: Transaction, pool: PoolKey, count: int, *, parameters: Mapping[str, str], reason: str, daily_cost: int = 0
+    tx: Transaction,
+    pool: PoolKey,
+    count: int,
+    *,
+    parameters: Mapping[str, str],
+    reason: str,
+    daily_cost: int = 0,
+    last: bool = False,
 ) -> Sequence[QueuedBuild]:
     """Make `count` prebuilds of a preset that the caller has locked, each with its first start build queued.
 
-    `daily_cost` is what each is charged until the completion of its build tells (behaviour section 9). Inserts
-    workspaces, pool rows, builds, jobs and agents; locks nothing that anybody else could hold.
+    `daily_cost` is what each is charged until the completion of its build tells (behaviour section 9). Locks nothing
+    that anybody else could hold; commits with `last`. One statement, since pools are filled by thousands: what
+    `queue_builds` would write of a first build is written with the workspace that it is for; a test holds the two
+    together.
     """
     if count == 0:
         return ()
-    ids = [WorkspaceId(uuid4()) for _ in range(count)]
-    names = [prebuild_name(secrets.token_bytes(PREBUILD_NAME_BYTES)) for _ in ids]
-    await tx.run(
+    builds = [
+        QueuedBuild(
+            BuildId(uuid4()),
+            JobId(uuid4()),
+            WorkspaceId(uuid4()),
+            pool.organization_id,
+            1,
+            pool.preset_id,
+            SYSTEM_USER_ID,
+        )
+        for _ in range(count)
+    ]
+    event_ids = [uuid4() for _ in builds]
+    traceparent = tx.database.trace_context()
+    at = await tx.fetch_one(
         _queries["create_prebuilds"],
         {
-            "workspace_ids": ids,
-            "names": names,
+            "workspace_ids": [build.workspace_id for build in builds],
+            "names": [prebuild_name(secrets.token_bytes(PREBUILD_NAME_BYTES)) for _ in builds],
+            "build_ids": [build.build_id for build in builds],
+            "job_ids": [build.job_id for build in builds],
+            "event_ids": event_ids,
             "preset_id": pool.preset_id,
             "owner_id": SYSTEM_USER_ID,
+            "reason": reason,
+            "parameters": Jsonb(dict(parameters)),
             "daily_cost": daily_cost,
+            "priority": SYSTEM_PRIORITY,
+            "traceparent": traceparent,
         },
+        row=datetime,
+        last=last,
     )
-    await record_pool_events(tx, [_event(pool, PoolEventKind.CREATED, reason, workspace_id) for workspace_id in ids])
-    orders = [
-        BuildOrder(
-            workspace_id,
-            Transition.START,
-            BuildReason.PREBUILD,
-            SYSTEM_USER_ID,
-            version_id=pool.version_id,
-            preset_id=pool.preset_id,
-            parameters=parameters,
-            daily_cost=daily_cost,
+    assert at is not None, "a SELECT without FROM has one row"  # noqa: S101 - what SQL promises
+    for event_id, build in zip(event_ids, builds, strict=True):
+        payload = {"workspace_id": str(build.workspace_id), "build_id": str(build.build_id)}
+        tx.appended.append(
+            OutboxRow(event_id, EventKind.JOB_QUEUED, build.job_id, build.organization_id, payload, traceparent, at)
         )
-        for workspace_id in ids
-    ]
-    return await queue_builds(tx, orders)
+    return builds
 
 
 async def mark_deleting(

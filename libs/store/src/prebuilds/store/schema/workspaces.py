@@ -68,6 +68,13 @@ class Build(Base):
             postgresql_where=text(f"transition = 'start' AND initiator_id = '{SYSTEM_USER_ID}'::uuid"),
         ),
         Index(
+            "ix_builds_failed_starts",
+            "preset_id",
+            postgresql_where=text(
+                f"transition = 'start' AND initiator_id = '{SYSTEM_USER_ID}'::uuid AND outcome = 'failed'"
+            ),
+        ),
+        Index(
             "ix_builds_manifest",
             "workspace_id",
             text("number DESC"),

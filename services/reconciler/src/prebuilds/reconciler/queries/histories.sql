@@ -70,5 +70,15 @@ CROSS JOIN LATERAL (
         AND b.created_at > now() - %(lookback)s::interval AND b.outcome = 'failed'
 ) AS recent
 WHERE p.id = ANY(%(preset_ids)s)
+    AND (
+        -- Few presets have any failure at all.
+        p.status = 'hard_limited'
+        OR EXISTS (
+            SELECT
+            FROM builds AS failure
+            WHERE failure.preset_id = p.id AND failure.transition = 'start'
+                AND failure.initiator_id = %(system_user_id)s AND failure.outcome = 'failed'
+        )
+    )
     -- A fault of the template counts for the hard limit however old it is.
     AND (recent.failed > 0 OR newest.failure_class = 'template' OR p.status = 'hard_limited')

@@ -1,19 +1,23 @@
--- Name the presets that have or should have prebuilds: all of them, or those that the hints are about.
+-- Name the presets with a pool that hints are about: active ones, and inactive ones that still have prebuilds.
 SELECT p.id
-FROM presets AS p
+FROM (
+    SELECT named.id
+    FROM presets AS named
+    WHERE named.id = ANY(%(preset_ids)s)
+    UNION
+    SELECT b.preset_id
+    FROM prebuilds AS b
+    WHERE b.workspace_id = ANY(%(workspace_ids)s)
+    UNION
+    SELECT of_template.id
+    FROM templates AS named
+    JOIN presets AS of_template ON of_template.template_id = named.id
+    WHERE of_template.desired_instances IS NOT NULL
+        AND (named.id = ANY(%(template_ids)s) OR named.organization_id = ANY(%(organization_ids)s))
+) AS hinted
+JOIN presets AS p ON p.id = hinted.id
 JOIN templates AS t ON t.id = p.template_id
 WHERE (
-        (
-            p.desired_instances IS NOT NULL AND t.active_version_id = p.version_id
-            AND NOT t.deleted AND t.deprecated = ''
-        )
-        OR EXISTS (SELECT FROM prebuilds AS b WHERE b.preset_id = p.id)
+        p.desired_instances IS NOT NULL AND t.active_version_id = p.version_id AND NOT t.deleted AND t.deprecated = ''
     )
-    AND (
-        %(everything)s
-        OR p.id = ANY(%(preset_ids)s)
-        OR p.template_id = ANY(%(template_ids)s)
-        OR p.organization_id = ANY(%(organization_ids)s)
-        OR p.id IN (SELECT b.preset_id FROM prebuilds AS b WHERE b.workspace_id = ANY(%(workspace_ids)s))
-    )
-ORDER BY p.id
+    OR EXISTS (SELECT FROM prebuilds AS b WHERE b.preset_id = p.id)

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from enum import Enum, auto
 from typing import Final
 from uuid import UUID
 
 from prebuilds.domain.ids import (
-    SYSTEM_USER_ID,
     OrganizationId,
     PresetId,
     TemplateId,
@@ -19,6 +19,7 @@ from prebuilds.domain.ids import (
 )
 from prebuilds.domain.parameters import Parameter, ParameterType
 from prebuilds.domain.pools import PresetStatus
+from prebuilds.reconciler.queries.forms import Forms
 from prebuilds.reconciler.rules.state import Activity, Counts, History, Prebuild, Quota
 from prebuilds.reconciler.rules.values import PresetValue
 from prebuilds.store.pool.filling import PoolKey
@@ -26,11 +27,23 @@ from prebuilds.store.sql import SqlFolder
 from prebuilds.store.transactions import Transaction
 
 _queries: Final = SqlFolder("prebuilds.reconciler.queries")
-_HISTORIES: Final = _queries["histories"]
-_HISTORIES_AT: Final = _HISTORIES.replace(
-    b"FROM builds AS b", b"FROM (SELECT * FROM builds WHERE created_at <= %(at)s) AS b"
-).replace(b"now()", b"%(at)s::timestamptz")
+_IS_POOL: Final = b"""IS NOT NULL AND (
+    p.desired_instances IS NOT NULL AND t.active_version_id = p.version_id AND NOT t.deleted AND t.deprecated = ''
+    OR p.id IN (SELECT b.preset_id FROM prebuilds AS b)
+)"""
+"""Which presets have or should have prebuilds."""
+
+PRESETS: Final = Forms.of(_queries["presets"], all_of_them=_IS_POOL)
+COUNTS: Final = Forms.of(_queries["counts"])
+PREBUILDS: Final = Forms.of(_queries["prebuilds"])
+HISTORIES: Final = Forms.of(_queries["histories"])
+HISTORIES_AT: Final = Forms.of(
+    _queries["histories"]
+    .replace(b"FROM builds AS b", b"FROM (SELECT * FROM builds WHERE created_at <= %(at)s) AS b")
+    .replace(b"now()", b"%(at)s::timestamptz")
+)
 """The same as of another moment than now."""
+QUOTAS: Final = Forms.of(_queries["quotas"])
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,9 +77,22 @@ class Moment:
     """When a snapshot was taken, by the database's clock."""
 
     at: datetime
+    """The begin of the transaction: the present of all plans."""
+    seen_at: datetime
+    """After the snapshot was taken: whoever begins later than this sees all that it saw."""
     live_gateways: tuple[UUID, ...]
     is_paused: bool
     """Whether reconciliation is paused for the whole deployment."""
+
+
+class Taken(Enum):
+    """What came of an attempt to lock a preset."""
+
+    LOCKED = auto()
+    HELD = auto()
+    """Somebody else works on it."""
+    SEEN_TO = auto()
+    """Somebody else has worked on it, who saw at least what the snapshot saw."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,18 +164,16 @@ class _HistoryRow:
 
 
 @dataclass(frozen=True, slots=True)
+class _TakenRow:
+    is_locked: bool
+    is_seen_to: bool
+
+
+@dataclass(frozen=True, slots=True)
 class _QuotaRow:
     preset_id: PresetId
     room: int
     cost: int
-
-
-@dataclass(frozen=True, slots=True)
-class _Value:
-    name: str
-    type: ParameterType | None
-    options: tuple[str, ...]
-    value: str | None
 
 
 async def read_moment(tx: Transaction) -> Moment:
@@ -160,11 +184,10 @@ async def read_moment(tx: Transaction) -> Moment:
 
 
 async def find_pools(tx: Transaction, extent: Extent) -> Sequence[PresetId]:
-    """The presets within the extent that have a pool: active ones, and inactive ones that still have prebuilds."""
+    """The presets with a pool that an extent names: active ones, and inactive ones that still have prebuilds."""
     found = await tx.fetch_all(
         _queries["pool_ids"],
         {
-            "everything": extent.everything,
             "preset_ids": list(extent.preset_ids),
             "template_ids": list(extent.template_ids),
             "organization_ids": list(extent.organization_ids),
@@ -175,14 +198,19 @@ async def find_pools(tx: Transaction, extent: Extent) -> Sequence[PresetId]:
     return [PresetId(preset_id) for preset_id in found]
 
 
-async def read_presets(tx: Transaction, preset_ids: Sequence[PresetId]) -> Sequence[PresetRow]:
+async def read_all_pools(tx: Transaction) -> Sequence[PresetRow]:
+    """Read the presets of all pools: active ones, and inactive ones that still have prebuilds."""
+    return await tx.fetch_all(PRESETS.all, row=PresetRow)
+
+
+async def read_presets(tx: Transaction, preset_ids: Collection[PresetId]) -> Sequence[PresetRow]:
     """Read the presets of pools; ids that do not exist are left out."""
-    return await tx.fetch_all(_queries["presets"], {"preset_ids": list(preset_ids)}, row=PresetRow)
+    return await tx.fetch_all(*PRESETS.about(preset_ids), row=PresetRow)
 
 
-async def count_prebuilds(tx: Transaction, preset_ids: Sequence[PresetId]) -> Mapping[PresetId, Counts]:
-    """Count the prebuilds of pools in SQL; a pool without any is left out."""
-    rows = await tx.fetch_all(_queries["counts"], {"preset_ids": list(preset_ids)}, row=_CountsRow)
+async def count_prebuilds(tx: Transaction, preset_ids: Collection[PresetId] | None) -> Mapping[PresetId, Counts]:
+    """Count the prebuilds of these pools in SQL, or of all; a pool without any is left out."""
+    rows = await tx.fetch_all(*COUNTS.about(preset_ids), row=_CountsRow)
     return {
         row.preset_id: Counts(
             running=row.running,
@@ -199,9 +227,9 @@ async def count_prebuilds(tx: Transaction, preset_ids: Sequence[PresetId]) -> Ma
     }
 
 
-async def read_prebuilds(tx: Transaction, preset_ids: Sequence[PresetId]) -> Mapping[PresetId, Sequence[Prebuild]]:
+async def read_prebuilds(tx: Transaction, preset_ids: Collection[PresetId]) -> Mapping[PresetId, Sequence[Prebuild]]:
     """Read the prebuilds of a few pools one by one, oldest first; a pool without any is left out."""
-    rows = await tx.fetch_all(_queries["prebuilds"], {"preset_ids": list(preset_ids)}, row=_PrebuildRow)
+    rows = await tx.fetch_all(*PREBUILDS.about(preset_ids), row=_PrebuildRow)
     found: defaultdict[PresetId, list[Prebuild]] = defaultdict(list)
     for row in rows:
         found[row.preset_id].append(Prebuild(row.workspace_id, row.created_at, row.activity, row.is_ready))
@@ -210,24 +238,16 @@ async def read_prebuilds(tx: Transaction, preset_ids: Sequence[PresetId]) -> Map
 
 async def read_histories(
     tx: Transaction,
-    preset_ids: Sequence[PresetId],
+    preset_ids: Collection[PresetId] | None,
     *,
     lookback: timedelta,
     hard_limit: int,
     at: datetime | None = None,
 ) -> Mapping[PresetId, History]:
-    """Read the failures that count now, or at another moment; a preset without any is left out."""
-    rows = await tx.fetch_all(
-        _HISTORIES if at is None else _HISTORIES_AT,
-        {
-            **({} if at is None else {"at": at}),
-            "preset_ids": list(preset_ids),
-            "lookback": lookback,
-            "hard_limit": hard_limit,
-            "system_user_id": SYSTEM_USER_ID,
-        },
-        row=_HistoryRow,
-    )
+    """Read the failures of these pools, or of all, that count now or at another moment; without any: left out."""
+    forms, moment = (HISTORIES, {}) if at is None else (HISTORIES_AT, {"at": at})
+    statement, parameters = forms.about(preset_ids, lookback=lookback, hard_limit=hard_limit, **moment)
+    rows = await tx.fetch_all(statement, parameters, row=_HistoryRow)
     return {
         row.preset_id: History(
             failed=row.failed,
@@ -247,33 +267,42 @@ async def count_starting(tx: Transaction, template_ids: Sequence[TemplateId]) ->
     return {TemplateId(template_id): starting for template_id, starting in await cursor.fetchall()}
 
 
+async def take_preset(tx: Transaction, preset_id: PresetId, seen_at: datetime) -> Taken:
+    """Lock a preset for the work that a snapshot of that moment has found; see there why some have been seen to.
+
+    What was read before must be read again.
+    """
+    found = await tx.fetch_one(_queries["take_preset"], {"preset_id": preset_id, "seen_at": seen_at}, row=_TakenRow)
+    if found is not None and found.is_locked:
+        return Taken.LOCKED
+    return Taken.SEEN_TO if found is not None and found.is_seen_to else Taken.HELD
+
+
+async def find_seen_to(tx: Transaction, preset_ids: Collection[PresetId], seen_at: datetime) -> frozenset[PresetId]:
+    """Which of these presets `take_preset` would say of that they have been seen to."""
+    found = await tx.fetch_all(_queries["seen_to"], {"preset_ids": list(preset_ids), "seen_at": seen_at}, row=UUID)
+    return frozenset(map(PresetId, found))
+
+
 async def lock_preset(tx: Transaction, preset_id: PresetId) -> bool:
     """Lock a preset; False where somebody else holds it. What was read before must be read again."""
     return await tx.fetch_one(_queries["lock_preset"], {"preset_id": preset_id}, row=UUID) is not None
 
 
-async def read_values(tx: Transaction, preset_id: PresetId) -> Sequence[PresetValue]:
-    """The parameters that a preset's prebuilds are built with, in their order.
+def value_of(name: str, type_: ParameterType | None, options: tuple[str, ...], value: str | None) -> PresetValue:
+    """A parameter that a preset's prebuilds are built with; without a type the version has none of this name.
 
-    They come without the manifest's further rules for values: a version never changes after its push has checked them.
+    It comes without the manifest's further rules for values: a version never changes after its push has checked them.
     """
-    rows = await tx.fetch_all(_queries["preset_values"], {"preset_id": preset_id}, row=_Value)
-    return [
-        PresetValue(
-            Parameter(row.name, row.type, None, mutable=False, options=row.options) if row.type else row.name, row.value
-        )
-        for row in rows
-    ]
+    return PresetValue(Parameter(name, type_, None, mutable=False, options=options) if type_ else name, value)
 
 
-async def read_quotas(tx: Transaction, preset_ids: Sequence[PresetId]) -> Mapping[PresetId, Quota]:
+async def read_quotas(tx: Transaction, preset_ids: Collection[PresetId]) -> Mapping[PresetId, Quota]:
     """What the allowances of these pools' organisations still admit; a pool without an allowance is left out.
 
     Who creates by it holds the organisation's quota (`store.quota`) since an earlier statement.
     """
-    rows = await tx.fetch_all(
-        _queries["quotas"], {"preset_ids": list(preset_ids), "system_user_id": SYSTEM_USER_ID}, row=_QuotaRow
-    )
+    rows = await tx.fetch_all(*QUOTAS.about(preset_ids), row=_QuotaRow)
     return {row.preset_id: Quota(row.room, row.cost) for row in rows}
 
 

@@ -16,6 +16,6 @@ LEFT JOIN groups AS g ON g.organization_id = p.organization_id AND g.name = 'pre
 LEFT JOIN LATERAL (
     SELECT array_agg(x.cron ORDER BY x.ordinal) AS crons, array_agg(x.instances ORDER BY x.ordinal) AS instances
     FROM preset_schedules AS x
-    WHERE x.preset_id = p.id
-) AS s ON p.timezone <> ''
+    WHERE x.preset_id = p.id AND p.timezone <> ''
+) AS s ON true
 WHERE p.id = ANY(%(preset_ids)s)

@@ -471,6 +471,8 @@ CREATE TABLE builds (
     CONSTRAINT ck_builds_failureclass CHECK (failure_class IN ('template', 'infrastructure'))
 );
 
+CREATE INDEX ix_builds_failed_starts ON builds (preset_id) WHERE transition = 'start' AND initiator_id = '00000000-0000-7000-8000-000000000001'::uuid AND outcome = 'failed';
+
 CREATE INDEX ix_builds_manifest ON builds (workspace_id, number DESC) INCLUDE (generation) WHERE transition = 'start';
 
 CREATE INDEX ix_builds_pool_history ON builds (preset_id, created_at DESC) INCLUDE (outcome, failure_class) WHERE transition = 'start' AND initiator_id = '00000000-0000-7000-8000-000000000001'::uuid;
