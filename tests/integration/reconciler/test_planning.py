@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from uuid import UUID, uuid4
 
 import pytest
 from sqlalchemy import insert, select, update
 
+from prebuilds.chassis.caller import Caller
 from prebuilds.domain.builds import BuildOutcome, FailureClass
+from prebuilds.domain.ids import PresetId, UserId
 from prebuilds.domain.pools import PresetStatus
-from prebuilds.domain.principals import Role
-from prebuilds.domain.refusals import Reason
+from prebuilds.domain.principals import Person, Role
+from prebuilds.domain.refusals import Reason, Refusal
+from prebuilds.reconciler.inspecting import Inspector
+from prebuilds.reconciler.queries.pools import Moment, read_moment
+from prebuilds.reconciler.rules.planner import Config
+from prebuilds.reconciler.viewing import Viewing
+from prebuilds.reconciler.watching import Watching
 from prebuilds.store import schema
 from prebuilds.store.database import Database
+from prebuilds.store.transactions import Transaction
 from prebuilds.v1 import pool_pb2, template_pb2, template_service_pb2
 from prebuilds.v1 import pool_service_pb2 as pb
 from tests.support.builders import make_user
@@ -124,13 +133,35 @@ async def test_an_inactive_pool_without_anything_left_is_skipped(operator: Clien
 
 
 async def test_a_moment_more_than_a_year_away_is_refused(operator: Client) -> None:
+    preset = (await operator.push()).presets[0]
     now = datetime.now(UTC)
     for at in (now + timedelta(days=367), now - timedelta(days=367)):
         with refused(Reason.INVALID_FIELDS) as caught:
-            await planned(operator, "no id", at)
-        assert [violation.field for violation in caught[0].violations] == ["id", "plan_time"]
-    preset = (await operator.push()).presets[0]
+            await planned(operator, preset.id, at)
+        assert [violation.field for violation in caught[0].violations] == ["plan_time"]
     assert (await planned(operator, preset.id, now + timedelta(days=365))).pool.target.instances == 3
+
+
+async def test_how_far_away_a_moment_is_the_database_says(
+    operator: Client, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    preset_id = PresetId(UUID((await operator.push()).presets[0].id))
+    inspector = Inspector(database, config=Config(), lookback=timedelta(hours=1))
+    viewing = Viewing(database, inspector, Watching(inspector))
+    root = Person(UserId(uuid4()), "root", {}, is_operator=True)
+    async with database.read("test") as tx:
+        here = (await read_moment(tx)).at
+    ahead = here + timedelta(days=300)
+
+    async def be_ahead(tx: Transaction) -> Moment:
+        return replace(await read_moment(tx), at=ahead)
+
+    monkeypatch.setattr("prebuilds.reconciler.viewing.read_moment", be_ahead)
+
+    with pytest.raises(Refusal) as caught:
+        await viewing.plan(Caller(root), preset_id, here - timedelta(days=100))
+    assert [violation.field for violation in caught.value.violations] == ["plan_time"]
+    assert (await viewing.plan(Caller(root), preset_id, here + timedelta(days=600))).at == here + timedelta(days=600)
 
 
 async def test_only_members_see_plans_and_retry(reconcilers: Reconcilers) -> None:

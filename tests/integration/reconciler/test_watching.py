@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from datetime import timedelta
-from typing import Final
+from typing import Final, cast
 from uuid import UUID
 
 import pytest
@@ -222,3 +222,30 @@ async def test_a_list_and_a_watch_find_the_same(operator: Client) -> None:
         assert [pool.id for pool in first.pools] == [pool.id for pool in listed], condition
         assert len(listed) == number, condition
         assert first.synced
+
+
+class FailingInspector(Inspector):
+    """Gives something that cannot be looked at, and tells when it was let go."""
+
+    is_closed = False
+
+    async def walk(
+        self,
+        organization_id: OrganizationId,
+        wanted: PoolConditions,
+        *,
+        after: tuple[str, str, UUID] | None = None,
+        step: int,
+    ) -> AsyncGenerator[list[PoolView]]:
+        try:
+            yield [cast("PoolView", None)]
+        finally:
+            self.is_closed = True
+
+
+async def test_a_look_that_fails_lets_go_of_its_walk_at_once(database: Database, organization: OrganizationId) -> None:
+    inspector = FailingInspector(database, config=Config(), lookback=LOOKBACK)
+    async with aclosing(Watching(inspector, clock=ManualClock()).watch(organization, ALL)) as watcher:
+        with pytest.raises(AttributeError):
+            await anext(watcher)
+        assert inspector.is_closed

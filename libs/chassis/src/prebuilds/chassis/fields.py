@@ -25,6 +25,7 @@ _REQUEST_ID: Final = re.compile(r"[\x20-\x7e]{0,128}")
 _FILTER: Final = "filter"
 _MASK: Final = "update_mask"
 _JOINED_BY: Final = " AND "
+_CUT: Final = "..."
 _SECOND: Final = 10**9  # nanoseconds
 _NO_ID: Final = UUID(int=0)
 _NO_TIME: Final = datetime.min.replace(tzinfo=UTC)
@@ -127,7 +128,7 @@ class Fields:
         for path in paths:
             empty = False
             meant = {field for field in fields if field == path or field.startswith(f"{path}.")}
-            self.check(_MASK, f"{path!r} is not one of: {', '.join(fields)}", is_good=bool(meant))
+            self.check(_MASK, f"{_shown(path)} is not one of: {', '.join(fields)}", is_good=bool(meant))
             named |= meant
         self.check(_MASK, f"must name at least one of: {', '.join(fields)}", is_good=not empty)
         return frozenset(named)
@@ -138,9 +139,9 @@ class Fields:
         for part in text.split(_JOINED_BY) if text.strip() else ():
             field, equals, value = (piece.strip() for piece in part.partition("="))
             if not equals or not value:
-                self.wrong(_FILTER, f"{part.strip()!r} is not of the form field=value")
+                self.wrong(_FILTER, f"{_shown(part.strip())} is not of the form field=value")
             elif field not in fields:
-                self.wrong(_FILTER, f"{field!r} is not one of: {', '.join(fields)}")
+                self.wrong(_FILTER, f"{_shown(field)} is not one of: {', '.join(fields)}")
             elif field in wanted:
                 self.wrong(_FILTER, f"{field!r} is named twice")
             else:
@@ -195,6 +196,11 @@ def read_id(text: str) -> UUID:
     id_ = fields.id("id", text)
     fields.done()
     return id_
+
+
+def _shown(text: str) -> str:
+    """Text of any length as it is told back: in quotes, only its beginning where it is longer than any name."""
+    return repr(text if len(text) <= MAX_NAMED else f"{text[: MAX_NAMED - len(_CUT)]}{_CUT}")
 
 
 def _is_duration(value: Duration) -> bool:

@@ -4,17 +4,23 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
-from datetime import datetime
+from datetime import datetime, timedelta
+from typing import Final
 from uuid import UUID
 
 from prebuilds.chassis.caller import Caller
 from prebuilds.chassis.paging import MAX_PAGE_SIZE, Page, PageWish
 from prebuilds.chassis.policy import Action, Resource
 from prebuilds.domain.ids import OrganizationId, PresetId
+from prebuilds.domain.refusals import Refusal, Violation
 from prebuilds.reconciler.access import organization_for, pool_for
 from prebuilds.reconciler.inspecting import Inspector, PoolFilter, PoolView
+from prebuilds.reconciler.queries.pools import read_moment
 from prebuilds.reconciler.watching import Change, Watching
 from prebuilds.store.database import Database
+
+FARTHEST_PLAN: Final = timedelta(days=366)
+"""How far from now, on either side, a plan may be asked for."""
 
 
 class Viewing:
@@ -34,8 +40,11 @@ class Viewing:
         return pool
 
     async def plan(self, caller: Caller, preset_id: PresetId, at: datetime | None) -> PoolView:
-        """Plan one pool for a moment, None is now; raises Refusal NOT_FOUND."""
+        """Plan one pool for a moment, None is now; raises Refusal NOT_FOUND, INVALID_FIELDS where it is too far away."""
         async with self._database.read("plan pool", snapshot=True) as tx:
+            if at is not None and abs(at - (await read_moment(tx)).at) > FARTHEST_PLAN:
+                far = f"must be at most {FARTHEST_PLAN.days} days away from now"
+                raise Refusal.invalid(Violation("plan_time", far))
             preset = await pool_for(tx, caller, preset_id, Action.READ)
             return await self._inspector.plan_at(tx, preset, at)
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Generator, Mapping
-from contextlib import contextmanager
+from contextlib import aclosing, contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Final
@@ -100,12 +100,13 @@ class Watching:
             began = self._clock.monotonic()
             pools: dict[PresetId, PoolView] = {}
             at: dict[PresetId, datetime] = {}
-            async for views in self._inspector.walk(organization_id, PoolConditions(), step=MAX_POOLS):
-                for view in views:
-                    id_ = view.preset.preset_id
-                    before = known.get(id_, view)
-                    pools[id_] = before if replace(view, at=before.at) == before else view
-                    at[id_] = view.at
+            async with aclosing(self._inspector.walk(organization_id, PoolConditions(), step=MAX_POOLS)) as lots:
+                async for views in lots:
+                    for view in views:
+                        id_ = view.preset.preset_id
+                        before = known.get(id_, view)
+                        pools[id_] = before if replace(view, at=before.at) == before else view
+                        at[id_] = view.at
             now = self._clock.monotonic()
             pause = max(LOOKED_AGAIN_AFTER.total_seconds(), (now - began) * (1 / MAX_SHARE - 1))
             shared.last = Look(pools, at, now + pause)

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
 from contextlib import aclosing
-from datetime import datetime, timedelta
 from typing import Any, Final, TypeAlias
 from uuid import UUID
 
 import grpc.aio
 
 from prebuilds.chassis.caller import current_caller
-from prebuilds.chassis.clock import Clock, SystemClock
 from prebuilds.chassis.fields import Fields, read_id
 from prebuilds.chassis.messages import timestamp
 from prebuilds.chassis.paging import read_page
@@ -36,7 +34,6 @@ _SCOPES: Final = {number: scope for scope, number in SCOPES.items()}
 _MAX_PRESETS: Final = 1000
 _MAX_INVALIDATED: Final = 500
 _MAX_MESSAGE: Final = 200
-_FARTHEST_PLAN: Final = timedelta(days=366)
 
 
 class PoolServicer(PoolServiceServicer):
@@ -50,7 +47,6 @@ class PoolServicer(PoolServiceServicer):
         invalidating: Invalidating,
         retrying: Retrying,
         pausing: Pausing,
-        clock: Clock | None = None,
     ) -> None:
         """Reads requests for these."""
         self._viewing = viewing
@@ -58,7 +54,6 @@ class PoolServicer(PoolServiceServicer):
         self._invalidating = invalidating
         self._retrying = retrying
         self._pausing = pausing
-        self._clock = clock or SystemClock()
 
     async def ListPools(self, request: pb.ListPoolsRequest, context: Context) -> pb.ListPoolsResponse:
         """Answer the pools of an organisation, by template, then name."""
@@ -84,7 +79,7 @@ class PoolServicer(PoolServiceServicer):
         """Answer what would be done with a pool, now or at another moment."""
         fields = Fields()
         preset_id = PresetId(fields.id("id", request.id))
-        at = self._plan_time(fields, request)
+        at = fields.time("plan_time", request.plan_time) if request.HasField("plan_time") else None
         fields.done()
 
         pool = await self._viewing.plan(current_caller(), preset_id, at)
@@ -184,14 +179,6 @@ class PoolServicer(PoolServiceServicer):
         self._asking.nudge(preset_ids)
 
         return pb.NudgeResponse()
-
-    def _plan_time(self, fields: Fields, request: pb.PlanPoolRequest) -> datetime | None:
-        if not request.HasField("plan_time"):
-            return None
-        at = fields.time("plan_time", request.plan_time)
-        is_near = abs(at - self._clock.now()) <= _FARTHEST_PLAN
-        fields.check("plan_time", f"must be at most {_FARTHEST_PLAN.days} days away from now", is_good=is_near)
-        return at
 
 
 def _few(fields: Fields, field: str, texts: Sequence[str], most: int) -> Sequence[str]:
