@@ -75,8 +75,8 @@ class Transaction:
 
     **Lock order** (design section 5), for every transaction, several rows of a table by id::
 
-        requests, advisory locks (organisation, line), templates, presets, quota_usage, prebuilds, waiting, workspaces,
-        builds, jobs, agents, gateways, claims, outbox
+        requests, advisory locks (organisation, line), organizations, templates, presets, quota_usage, prebuilds,
+        waiting, workspaces, builds, jobs, agents, gateways, claims, outbox
 
     Who starts from the other end (a completion knows the job) finds the ids without locks, then locks in this order.
     Lock first, recheck in a **later** statement: a statement's snapshot is older than the locks it waits for. One

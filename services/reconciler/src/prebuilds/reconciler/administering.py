@@ -25,6 +25,8 @@ from prebuilds.reconciler.queries.people import (
     lock_out,
     update_organization,
 )
+from prebuilds.reconciler.queries.templates import lock_templates_of
+from prebuilds.reconciler.queries.versions import lock_pools
 from prebuilds.reconciler.queries.views import OrganizationRow
 from prebuilds.store.audit import AuditEntry, changes, record_deed
 from prebuilds.store.database import Database
@@ -123,7 +125,9 @@ class Administering:
     async def delete(self, caller: Caller, organization_id: UUID) -> None:
         """Delete an organisation, with its templates and keys. Refuses ORGANIZATION_IN_USE.
 
-        A workspace that is being made at this moment is waited for, and then counts.
+        A workspace that is being made at this moment is waited for, and then counts. Locks the organisation, which
+        whoever makes something in it has locked first, then its templates, then the pools of their active versions: a
+        pass that works on one of them has committed by then, and the next one finds its template deleted.
         """
 
         async def work(tx: Transaction) -> None:
@@ -131,6 +135,8 @@ class Administering:
                 tx, caller, str(organization_id), Resource.ORGANIZATION, Action.DELETE
             )
             await lock_out(tx, organization.id)
+            await lock_pools(tx, await lock_templates_of(tx, organization.id))
+            # A later statement than the locks': it sees what whoever held them before has committed.
             if await has_workspaces(tx, organization.id):
                 raise Refusal(Reason.ORGANIZATION_IN_USE, f"organisation {organization.name!r} still has workspaces")
             templates = await delete_organization(tx, organization.id)

@@ -16,6 +16,7 @@ from prebuilds.domain.refusals import Reason, Refusal, Violation
 from prebuilds.reconciler.access import actor_of, check_access, is_operator, organization_for
 from prebuilds.reconciler.administering import id_of_request
 from prebuilds.reconciler.queries.keys import find_keys, insert_key, lock_key, mark_revoked, update_key
+from prebuilds.reconciler.queries.people import keep_organization
 from prebuilds.reconciler.queries.views import KeyRow
 from prebuilds.store.audit import AuditEntry, changes, record_deed
 from prebuilds.store.database import Database
@@ -76,6 +77,7 @@ class Keys:
                 first = await _first_made(tx, request, order, key_id)
                 if first is not None:
                     return CreatedKey(first, "")
+                await keep_organization(tx, organization_id)
             new = make_daemon_key(key_id)
             made = await insert_key(
                 tx,

@@ -14,6 +14,7 @@ from prebuilds.domain.refusals import Reason, Refusal
 from prebuilds.reconciler.access import actor_of, organization_for
 from prebuilds.reconciler.archives import CheckedArchive, check_archive
 from prebuilds.reconciler.promoting import make_active
+from prebuilds.reconciler.queries.people import keep_organization
 from prebuilds.reconciler.queries.templates import find_templates, make_or_lock_template
 from prebuilds.reconciler.queries.versions import (
     NewVersion,
@@ -88,7 +89,7 @@ class Pushing:
 async def _store(
     tx: Transaction, caller: Caller, organization_id: OrganizationId, order: PushOrder, checked: CheckedArchive
 ) -> Pushed:
-    """Locks the request, then the template."""
+    """Locks the request, the organisation, then the template."""
     request = RequestKey(organization_id, caller.key, METHOD, "" if order.validate_only else order.request_id)
     content = fingerprint(
         {
@@ -104,6 +105,7 @@ async def _store(
         if first is None:
             raise Refusal(Reason.TRANSACTION_CONFLICT, "the first answer to this request has just expired; ask again")
         return await _read(tx, VersionId(UUID(first["version_id"])), manifest, created=first["template_created"])
+    await keep_organization(tx, organization_id)
     template = await make_or_lock_template(
         tx, organization_id, order.template or manifest.name, description=manifest.description
     )

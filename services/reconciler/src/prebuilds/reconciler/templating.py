@@ -13,6 +13,7 @@ from prebuilds.domain.events import EventKind
 from prebuilds.domain.ids import OrganizationId, TemplateId
 from prebuilds.domain.refusals import Reason, Refusal
 from prebuilds.reconciler.access import actor_of, organization_for
+from prebuilds.reconciler.queries.people import keep_organization
 from prebuilds.reconciler.queries.templates import (
     LockedTemplate,
     NewTemplate,
@@ -76,6 +77,7 @@ class Templating:
                 if first is None:
                     raise Refusal(Reason.TRANSACTION_CONFLICT, "the first answer to this request has just expired")
                 return (await find_templates(tx, id_=UUID(first["template_id"]), with_deleted=True))[0]
+            await keep_organization(tx, organization.id)
             await insert_template(tx, template_id, organization.id, template)
             entry = AuditEntry(
                 actor_of(caller), "template.create", "template", template_id, order.name, organization.id

@@ -40,7 +40,7 @@ class Viewing:
         return pool
 
     async def plan(self, caller: Caller, preset_id: PresetId, at: datetime | None) -> PoolView:
-        """Plan one pool for a moment, None is now; raises Refusal NOT_FOUND, INVALID_FIELDS where it is too far away."""
+        """Plan one pool for a moment, None is now; raises Refusal NOT_FOUND, or INVALID_FIELDS where it is far away."""
         async with self._database.read("plan pool", snapshot=True) as tx:
             if at is not None and abs(at - (await read_moment(tx)).at) > FARTHEST_PLAN:
                 far = f"must be at most {FARTHEST_PLAN.days} days away from now"

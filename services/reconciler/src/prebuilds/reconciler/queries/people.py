@@ -71,9 +71,21 @@ async def update_organization(tx: Transaction, id_: OrganizationId, values: Mapp
         raise _name_taken(values.get("name")) from violation
 
 
+async def keep_organization(tx: Transaction, id_: OrganizationId) -> None:
+    """Lock an organisation so that it stays until the transaction ends; raises Refusal NOT_FOUND where it is deleted.
+
+    Whoever makes what must not be left behind in a deleted organisation does, before templates are locked; waits for
+    the end of a deletion.
+    """
+    await _lock_organization(tx, id_, is_shared=True)
+
+
 async def lock_out(tx: Transaction, id_: OrganizationId) -> None:
-    """Lock an organisation's row so that until the transaction ends nothing new of it can be made."""
-    await tx.execute(select(Organization.id).where(Organization.id == id_).with_for_update())
+    """Lock an organisation against all who keep it; raises Refusal NOT_FOUND where it is deleted.
+
+    No foreign key waits for this lock: who holds something in the organisation that the deletion waits for goes on.
+    """
+    await _lock_organization(tx, id_, is_shared=False)
 
 
 async def has_workspaces(tx: Transaction, id_: OrganizationId) -> bool:
@@ -162,6 +174,14 @@ async def organizations_of(tx: Transaction, user_id: UserId) -> Sequence[Organiz
         select(member.organization_id).where(member.user_id == user_id).order_by(member.organization_id)
     )
     return [OrganizationId(id_) for id_ in found.scalars()]
+
+
+async def _lock_organization(tx: Transaction, id_: OrganizationId, *, is_shared: bool) -> None:
+    alive = select(Organization.id).where(Organization.id == id_, Organization.deleted.is_(False))
+    # FOR SHARE, and FOR NO KEY UPDATE.
+    locked = alive.with_for_update(read=True) if is_shared else alive.with_for_update(key_share=True)
+    if await tx.scalar(locked) is None:
+        raise Refusal.not_found("organization", str(id_))
 
 
 def _name_taken(name: object) -> Refusal:

@@ -109,6 +109,15 @@ async def lock_template(tx: Transaction, id_: TemplateId) -> LockedTemplate:
     return LockedTemplate(id_, _version_id(active_version_id), deleted)
 
 
+async def lock_templates_of(tx: Transaction, organization_id: OrganizationId) -> list[VersionId]:
+    """Lock all templates of an organisation that are not deleted, by id; gives their active versions."""
+    statement = select(Template.active_version_id).where(
+        Template.organization_id == organization_id, Template.deleted.is_(False)
+    )
+    active = (await tx.execute(statement.order_by(Template.id).with_for_update(key_share=True))).scalars()
+    return [VersionId(id_) for id_ in active if id_ is not None]
+
+
 async def make_or_lock_template(
     tx: Transaction, organization_id: OrganizationId, name: str, *, description: str
 ) -> LockedTemplate:
