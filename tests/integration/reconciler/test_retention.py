@@ -20,6 +20,7 @@ from prebuilds.domain.ids import JobId, OrganizationId, WorkspaceId
 from prebuilds.domain.pools import PoolEventKind, PrebuildState, PresetStatus
 from prebuilds.reconciler.hints import Hints
 from prebuilds.reconciler.passes import Reconciler
+from prebuilds.reconciler.queries.ended import ENDED
 from prebuilds.reconciler.queries.pools import lock_preset
 from prebuilds.reconciler.retention import Retained, Retention
 from prebuilds.reconciler.rules.planner import Config
@@ -291,8 +292,14 @@ async def test_what_a_person_started_again_after_its_delete_failed_goes_all_the_
     assert await prebuilds_left(database) == {prebuild.workspace_id: PrebuildState.RUNNING}
     assert not await retention.run_once()
 
+    # It takes no place of what failed.
+    for _ in range(2):
+        await make_ended(database, pool)
+    assert not await retention.run_once()
+
     await ended_ago(database, prebuild.workspace_id, DAY)
-    assert await retention.run_once() == Retained(deleted=1)
+    assert await retention.run_once() == Retained(retried=1)
+    assert [reason for reason, _ in await removals_told(database)] == ["test"]
 
 
 async def test_what_runs_is_parked_or_is_being_built_is_never_touched(
@@ -323,10 +330,14 @@ async def test_what_was_built_but_dead_is_kept_from_its_death_on(
 
 
 @pytest.mark.parametrize("paused", ["preset", "template", "deployment"])
-async def test_a_paused_pool_is_left_alone(
+async def test_a_pause_keeps_nothing_that_is_due(
     database: Database, pool: PoolKey, retention: Retention, paused: str
 ) -> None:
-    await make_ended(database, pool, DAY)
+    due = await make_ended(database, pool, DAY)
+    leaking = await make_ended(database, pool)
+    async with database.transaction("test") as tx:
+        await mark_deleting(tx, pool, [leaking], kind=PoolEventKind.DELETED, reason="test")
+    await end_delete(database, leaking, BuildOutcome.FAILED, ago=MINUTE)
     match paused:
         case "preset":
             await set_preset(database, pool, paused_at=func.now())
@@ -336,7 +347,9 @@ async def test_a_paused_pool_is_left_alone(
             async with database.transaction("test") as tx:
                 await tx.execute(insert(schema.Setting).values(key="reconciliation_pause", value={}))
 
-    assert not await retention.run_once()
+    assert await retention.run_once() == Retained(deleted=1, retried=1)
+
+    assert await prebuilds_left(database) == {due: PrebuildState.DELETING, leaking: PrebuildState.DELETING}
 
 
 async def test_a_pool_that_a_pass_works_on_is_passed_over(
@@ -368,21 +381,38 @@ async def test_what_was_started_again_while_its_lock_was_waited_for_stays(
     assert await prebuilds_left(database) == {due: PrebuildState.RUNNING}
 
 
-async def test_a_pause_that_came_while_a_lock_was_waited_for_counts(
-    database: Database, pool: PoolKey, retention: Retention, database_url: str
-) -> None:
-    due = await make_ended(database, pool, DAY)
-    async with (
-        await psycopg.AsyncConnection.connect(database_url) as holder,
-        await psycopg.AsyncConnection.connect(database_url, autocommit=True) as observer,
-    ):
-        await holder.execute("SELECT FROM prebuilds WHERE workspace_id = %s FOR UPDATE", [due])
-        running = asyncio.create_task(retention.run_once())
-        await until_waiting(observer)
-        await set_template(database, pool, paused_at=func.now())
-        await holder.rollback()
+async def test_what_has_ended_is_read_from_indexes(database: Database, pool: PoolKey, database_url: str) -> None:
+    await make_ended(database, pool)
+    marked = await make_prebuild(database, pool)
+    async with await psycopg.AsyncConnection.connect(database_url, autocommit=True) as connection:
+        await connection.execute(
+            "UPDATE prebuilds SET delete_marked_at = now() WHERE workspace_id = %s", [marked.workspace_id]
+        )
+        # Many that run, and many that people have or had.
+        await connection.execute(
+            """
+            WITH made AS (
+                INSERT INTO workspaces (organization_id, owner_id, name, template_id, latest_build_id)
+                SELECT w.organization_id, w.owner_id, 'many-' || n, w.template_id, w.latest_build_id
+                FROM (SELECT * FROM workspaces LIMIT 1) AS w CROSS JOIN generate_series(1, 4000) AS n
+                RETURNING id, name
+            )
+            INSERT INTO prebuilds (workspace_id, organization_id, template_id, version_id, preset_id, state)
+            SELECT m.id, p.organization_id, p.template_id, p.version_id, p.preset_id, 'running'
+            FROM (SELECT * FROM prebuilds LIMIT 1) AS p
+            CROSS JOIN (SELECT id FROM made WHERE right(name, 1) < '5') AS m
+            """
+        )
+        await connection.execute("VACUUM ANALYZE prebuilds, workspaces, builds")
+        statement, terms = ENDED.about(None, most_failures=7)
+        cursor = await connection.execute(b"EXPLAIN (ANALYZE, TIMING OFF, COSTS OFF) " + statement, terms)
+        plan = "\n".join(line for (line,) in await cursor.fetchall())
 
-        assert not await running
+    assert "ix_prebuilds_ended" in plan
+    assert "ix_prebuilds_marked" in plan
+    assert "Seq Scan on prebuilds" not in plan
+    assert "Seq Scan on workspaces" not in plan
+    assert plan.splitlines()[0].endswith("(actual rows=2.00 loops=1)"), plan
 
 
 async def test_replicas_remove_each_once(database: Database, organization: OrganizationId) -> None:

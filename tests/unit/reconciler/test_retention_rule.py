@@ -24,9 +24,17 @@ DAY = timedelta(hours=24)
 MINUTE = timedelta(minutes=1)
 
 
-def ended(number: int, ago: timedelta, *, age: timedelta = timedelta(0), failed_deletes: int = 0) -> Ended:
+def ended(
+    number: int,
+    ago: timedelta,
+    *,
+    age: timedelta = timedelta(0),
+    failed_deletes: int = 0,
+    is_marked: bool = False,
+) -> Ended:
     """One that ended so long ago; it was created `age` before that."""
-    return Ended(WorkspaceId(UUID(int=number)), NOW - ago - age, NOW - ago, failed_deletes)
+    workspace_id = WorkspaceId(UUID(int=number))
+    return Ended(workspace_id, NOW - ago - age, NOW - ago, failed_deletes, is_marked=is_marked)
 
 
 def removed(*all_ended: Ended, desired: int = 3, keep_for: timedelta = DAY) -> dict[int, RemovalReason]:
@@ -68,6 +76,21 @@ def test_what_is_on_its_way_out_takes_no_place_of_what_is_kept() -> None:
     assert removed(ended(1, MINUTE), ended(2, timedelta(0), age=DAY, failed_deletes=1), desired=1) == {}
 
 
+def test_one_that_runs_although_it_is_marked_takes_no_place_of_what_is_kept() -> None:
+    marked = ended(2, MINUTE, age=DAY, is_marked=True)
+
+    assert removed(ended(1, MINUTE), marked, desired=1) == {}
+
+
+def test_one_that_runs_although_it_is_marked_goes_when_it_was_kept_long_enough() -> None:
+    assert removed(ended(1, DAY - timedelta(microseconds=1), is_marked=True)) == {}
+    assert removed(ended(1, DAY, is_marked=True)) == {1: RemovalReason.MARKED}
+
+
+def test_one_whose_delete_failed_again_is_retried_whoever_has_started_it_before() -> None:
+    assert removed(ended(1, MINUTE, failed_deletes=1, is_marked=True)) == {1: RemovalReason.DELETE_FAILED}
+
+
 def test_the_oldest_come_first() -> None:
     several = [ended(1, DAY), ended(2, 3 * DAY), ended(3, 2 * DAY, failed_deletes=1)]
 
@@ -106,6 +129,7 @@ def test_a_failed_delete_is_tried_again_when_its_pause_is_over_however_long_thin
             st.integers(0, 3000).map(lambda minutes: minutes * MINUTE),
             age=st.integers(0, 3000).map(lambda minutes: minutes * MINUTE),
             failed_deletes=st.integers(0, MOST_FAILURES_THAT_MATTER),
+            is_marked=st.booleans(),
         ),
         unique_by=lambda each: each.workspace_id,
         max_size=12,
@@ -115,10 +139,11 @@ def test_a_failed_delete_is_tried_again_when_its_pause_is_over_however_long_thin
 def test_what_stays_is_never_more_than_wanted_nor_older_than_allowed(several: list[Ended], desired: int) -> None:
     gone = {each.workspace_id for each in what_to_remove(several, desired, NOW, keep_for=DAY)}
 
-    kept = [each for each in several if each.failed_deletes == 0 and each.workspace_id not in gone]
+    unmarked = [each for each in several if each.failed_deletes == 0 and not each.is_marked]
+    kept = [each for each in unmarked if each.workspace_id not in gone]
     assert len(kept) <= max(1, desired)
     assert all(each.ended_at > NOW - DAY for each in kept)
     # Nothing fresh goes unless there are more than wanted.
-    fresh = [each for each in several if each.failed_deletes == 0 and each.ended_at > NOW - DAY]
-    if len([each for each in several if each.failed_deletes == 0]) <= max(1, desired):
+    fresh = [each for each in unmarked if each.ended_at > NOW - DAY]
+    if len(unmarked) <= max(1, desired):
         assert not gone & {each.workspace_id for each in fresh}

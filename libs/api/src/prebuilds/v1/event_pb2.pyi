@@ -293,7 +293,8 @@ class Acknowledged(message.Message):
 
 @typing.final
 class BuildChanged(message.Message):
-    """BuildChanged: the state of a build changed. Subject `prebuilds.v1.build_changed.<workspace id>`.
+    """BuildChanged: the state of a build changed, or a prebuild that is tried in a hard limited pool became ready. Subject
+    `prebuilds.v1.build_changed.<workspace id>`.
     Written by every such change; read by the claims service (watchers) and the reconciler.
     """
 

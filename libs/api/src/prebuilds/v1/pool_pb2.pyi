@@ -523,7 +523,9 @@ class PoolBlock(message.Message):
 
 @typing.final
 class Pause(message.Message):
-    """Pause keeps the reconciler from working on pools. Claims and queued jobs go on. It survives restarts."""
+    """Pause keeps passes from working on pools. Claims, queued jobs and the removal of prebuilds that failed, or whose
+    deletion did, go on. It survives restarts.
+    """
 
     DESCRIPTOR: descriptor.Descriptor
 

@@ -146,8 +146,9 @@ class PoolServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def PauseReconciliation(self, request, context):
-        """PauseReconciliation keeps the reconciler from working on pools until it is resumed. Claims and queued jobs go on,
-        and a pool that is being worked on at this moment is finished. Pausing what is paused changes nothing.
+        """PauseReconciliation keeps passes from working on pools until it is resumed. Claims and queued jobs go on, so
+        does the removal of prebuilds that failed or whose deletion did, and a pool that is being worked on at this moment
+        is finished. Pausing what is paused changes nothing.
         For admins of the organisation; the whole deployment for operators only.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)

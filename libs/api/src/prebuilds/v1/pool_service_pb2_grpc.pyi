@@ -47,8 +47,9 @@ class PoolServiceStub:
     For admins.
     """
     PauseReconciliation: _aio.UnaryUnaryMultiCallable[_pool_service_pb2.PauseReconciliationRequest, _pool_service_pb2.PauseReconciliationResponse]
-    """PauseReconciliation keeps the reconciler from working on pools until it is resumed. Claims and queued jobs go on,
-    and a pool that is being worked on at this moment is finished. Pausing what is paused changes nothing.
+    """PauseReconciliation keeps passes from working on pools until it is resumed. Claims and queued jobs go on, so
+    does the removal of prebuilds that failed or whose deletion did, and a pool that is being worked on at this moment
+    is finished. Pausing what is paused changes nothing.
     For admins of the organisation; the whole deployment for operators only.
     """
     ResumeReconciliation: _aio.UnaryUnaryMultiCallable[_pool_service_pb2.ResumeReconciliationRequest, _pool_service_pb2.ResumeReconciliationResponse]
@@ -140,8 +141,9 @@ class PoolServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _pool_service_pb2.PauseReconciliationRequest,
         context: _aio.ServicerContext[_pool_service_pb2.PauseReconciliationRequest, _abc.Awaitable[_pool_service_pb2.PauseReconciliationResponse]],
     ) -> _abc.Awaitable[_pool_service_pb2.PauseReconciliationResponse]:
-        """PauseReconciliation keeps the reconciler from working on pools until it is resumed. Claims and queued jobs go on,
-        and a pool that is being worked on at this moment is finished. Pausing what is paused changes nothing.
+        """PauseReconciliation keeps passes from working on pools until it is resumed. Claims and queued jobs go on, so
+        does the removal of prebuilds that failed or whose deletion did, and a pool that is being worked on at this moment
+        is finished. Pausing what is paused changes nothing.
         For admins of the organisation; the whole deployment for operators only.
         """
 

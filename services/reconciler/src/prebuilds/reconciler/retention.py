@@ -1,6 +1,7 @@
 """Retention: failed and canceled prebuilds are kept for inspection, then removed (behaviour section 5).
 
-A loop of its own, no part of any pass or plan, over active and inactive presets. Postgres is authoritative, nothing is
+A loop of its own, no part of any pass or plan, over active and inactive presets, paused ones too: a pause keeps passes
+away, and what failed to be deleted would cost money for as long as it lasts. Postgres is authoritative, nothing is
 remembered between runs but compiled schedules. A run
 
 1. *reads*, in one repeatable-read transaction of three statements, what has ended of all pools;
@@ -13,8 +14,7 @@ What a daemon has had a job of gets a delete build, which also repeats those tha
 nothing to destroy, and it is removed at once. Build rows stay, so failures go on counting for backoff and hard limit.
 
 Crash before a pool's commit: nothing happened to it. After it: the delete build is queued, or the workspace gone. A
-prebuild that somebody starts or claims meanwhile is not ended any more when it is looked at under its lock. Paused
-pools are left alone by this loop as they are by passes: whoever pauses one wants to look at it as it is.
+prebuild that somebody starts or claims meanwhile is not ended any more when it is looked at under its lock.
 """
 
 from __future__ import annotations
@@ -113,8 +113,6 @@ class Retention:
         }
 
     def _decide(self, preset: PresetRow, ended: Sequence[Ended], moment: Moment) -> Sequence[Removal]:
-        if preset.paused_at is not None or moment.is_paused:
-            return ()
         policy = self._wishes.policy_of(preset)
         desired = target_at(policy.wish, moment.at, is_active=policy.is_active).instances
         return what_to_remove(ended, desired, moment.at, keep_for=self._keep_for)[:MOST_OF_A_POOL]
@@ -159,7 +157,7 @@ class Retention:
                 build_reason=BuildReason.RETENTION,
             )
             unbuilt += len(gone)
-            if reason is RemovalReason.DELETE_FAILED:
+            if reason in {RemovalReason.DELETE_FAILED, RemovalReason.MARKED}:
                 retried += len(queued)
             else:
                 deleted += len(queued)

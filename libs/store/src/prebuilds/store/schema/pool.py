@@ -30,12 +30,12 @@ class Prebuild(Base):
             ),
         ),
         Index("ix_prebuilds_preset", "preset_id"),
-        Index(
-            "ix_prebuilds_unconnected",
-            "disconnected_at",
-            postgresql_where=text("state = 'running' AND gateways IS NULL"),
-        ),
         Index("ix_prebuilds_ended", "preset_id", postgresql_where=text("state IN ('failed', 'canceled')")),
+        Index(
+            "ix_prebuilds_marked",
+            "preset_id",
+            postgresql_where=text("delete_marked_at IS NOT NULL AND state IN ('running', 'stopped')"),
+        ),
         {
             # Rows change several times in their short life; room on the page keeps those updates off the indexes.
             "postgresql_with": {"fillfactor": 70},

@@ -1,4 +1,4 @@
-"""Which prebuilds that came to nothing are removed, and when (behaviour section 5, *Retention*)."""
+"""Which prebuilds that failed, or are still there against their mark, are removed, and when (behaviour section 5)."""
 
 from __future__ import annotations
 
@@ -26,11 +26,13 @@ class RemovalReason(StrEnum):
     """More are kept than the pool wants prebuilds."""
     DELETE_FAILED = "delete_failed"
     """It was marked for deletion before, and that failed."""
+    MARKED = "marked"
+    """It was marked for deletion before, that failed, and somebody has started or stopped it since."""
 
 
 @dataclass(frozen=True, slots=True)
 class Ended:
-    """A prebuild that failed or was canceled."""
+    """A prebuild that failed or was canceled, or one marked for deletion of which no build is under way."""
 
     workspace_id: WorkspaceId
     created_at: datetime
@@ -38,6 +40,8 @@ class Ended:
     """When its latest build ended; of one that was built but dead: when that was found."""
     failed_deletes: int = 0
     """Its newest builds in a row that are deletes without success; counted up to `MOST_FAILURES_THAT_MATTER`."""
+    is_marked: bool = False
+    """Whether it is marked for deletion; nobody can claim it any more, whatever was built since."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,16 +56,20 @@ def what_to_remove(ended: Sequence[Ended], desired: int, now: datetime, *, keep_
     """Say which of a pool's ended prebuilds are to go at this moment, oldest first, ties by id.
 
     1. One whose delete failed: once its pause is over. It is on its way out, so it counts for nothing else.
-    2. Of the others the oldest beyond `max(1, desired)`: at once.
-    3. Of the rest those that ended `keep_for` ago or earlier.
+    2. One that is marked all the same, because somebody started or stopped it since: `keep_for` after that build, which
+       is their time to look at it. It counts for nothing else either.
+    3. Of the others the oldest beyond `max(1, desired)`: at once.
+    4. Of the rest those that ended `keep_for` ago or earlier.
     """
     oldest_first = sorted(ended, key=lambda each: (each.created_at, each.workspace_id))
-    kept = [each for each in oldest_first if each.failed_deletes == 0]
+    kept = [each for each in oldest_first if each.failed_deletes == 0 and not each.is_marked]
     surplus = {each.workspace_id for each in kept[: max(len(kept) - max(1, desired), 0)]}
     removals: list[Removal] = []
     for each in oldest_first:
         if each.failed_deletes > 0:
             reason, due_at = RemovalReason.DELETE_FAILED, each.ended_at + pause_after(each.failed_deletes)
+        elif each.is_marked:
+            reason, due_at = RemovalReason.MARKED, each.ended_at + keep_for
         elif each.workspace_id in surplus:
             reason, due_at = RemovalReason.SURPLUS, now
         else:

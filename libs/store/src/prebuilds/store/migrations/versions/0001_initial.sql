@@ -345,9 +345,9 @@ CREATE INDEX ix_prebuilds_claimable ON prebuilds (preset_id, expires_at, ready_a
 
 CREATE INDEX ix_prebuilds_ended ON prebuilds (preset_id) WHERE state IN ('failed', 'canceled');
 
-CREATE INDEX ix_prebuilds_preset ON prebuilds (preset_id);
+CREATE INDEX ix_prebuilds_marked ON prebuilds (preset_id) WHERE delete_marked_at IS NOT NULL AND state IN ('running', 'stopped');
 
-CREATE INDEX ix_prebuilds_unconnected ON prebuilds (disconnected_at) WHERE state = 'running' AND gateways IS NULL;
+CREATE INDEX ix_prebuilds_preset ON prebuilds (preset_id);
 
 CREATE TABLE template_parameters (
     version_id UUID NOT NULL,
