@@ -14,11 +14,15 @@ from prebuilds.domain.builds import BackendKind, BuildOutcome, FailureClass, Job
 from prebuilds.domain.events import EventKind
 from prebuilds.domain.ids import PresetId, VersionId, WorkspaceId
 from prebuilds.domain.pools import PresetStatus
+from prebuilds.events.bodies import to_hint, to_wire
 from prebuilds.provisioner.rules.lost_jobs import Patience
 from prebuilds.provisioner.sweeps import sweep
+from prebuilds.reconciler.queries.pools import Extent
 from prebuilds.reconciler.rules.planner import Config
+from prebuilds.reconciler.wakeups import extent_of
 from prebuilds.store import schema
 from prebuilds.store.database import Database
+from prebuilds.store.outbox.rows import OutboxRow
 from prebuilds.store.pool.filling import PoolKey
 from prebuilds.store.pool.locks import lock_prebuild_and_workspace
 from prebuilds.store.pool.readiness import refresh_readiness
@@ -357,17 +361,47 @@ async def test_a_retry_that_the_infrastructure_ended_is_still_owed(passes: Passe
     assert (await passes.preset()).status is HARD_LIMITED
 
 
+def pools_told_of(row: OutboxRow) -> Extent:
+    """What the reconciler makes of an event."""
+    wire = to_wire(row)
+    hint = to_hint(wire.subject, wire.body, wire.headers)
+    assert hint is not None
+    return extent_of(hint)
+
+
 async def test_the_reconciler_hears_when_the_prebuild_of_a_retry_is_ready(passes: Passes) -> None:
     await passes.fail_until_limited()
     await ask_again(passes)
     await passes.run()
     (trial,) = await passes.end()
-    told: list[tuple[EventKind, object]] = []
-    passes.database.on_commit(lambda rows: told.extend((row.event, row.payload.get("preset_ids")) for row in rows))
+    told: dict[EventKind, Extent] = {}
+    passes.database.on_commit(lambda rows: told.update({row.event: pools_told_of(row) for row in rows}))
 
     await report(passes, trial, AgentState.READY)
 
-    assert (EventKind.TEMPLATE_CHANGED, passes.preset_id) in told
+    assert set(told) == {EventKind.AGENT_READY, EventKind.BUILD_CHANGED}, "no template has changed"
+    assert told[EventKind.BUILD_CHANGED] == Extent(preset_ids=frozenset({passes.pool.preset_id}))
+
+
+async def test_who_becomes_ready_in_a_healthy_pool_tells_only_those_who_wait(passes: Passes) -> None:
+    await passes.run()
+    (ready,) = await passes.end()
+    told: list[EventKind] = []
+    passes.database.on_commit(lambda rows: told.extend(row.event for row in rows))
+
+    await report(passes, ready, AgentState.READY)
+
+    assert told == [EventKind.AGENT_READY]
+
+
+async def test_a_limit_that_is_turned_off_lets_the_pool_be_filled(passes: Passes) -> None:
+    await passes.fail_until_limited()
+
+    passes.config = Config(backoff_interval=timedelta(0), hard_limit=0)
+
+    assert (await passes.run()).created == 1
+    assert (await passes.preset()).status is HEALTHY
+    assert (await passes.run()).reconciled == 0
 
 
 async def test_a_retry_is_played_through_without_waiting_for_the_tick(reconcilers: Reconcilers, stage: Stage) -> None:

@@ -10,15 +10,17 @@ import pytest_asyncio
 from sqlalchemy import insert, select, update
 from structlog.testing import capture_logs
 
-from prebuilds.domain.builds import Transition
+from prebuilds.domain.builds import FailureClass, Transition
 from prebuilds.domain.ids import OrganizationId
 from prebuilds.reconciler.hints import Hints
+from prebuilds.reconciler.queries.pools import Extent
+from prebuilds.reconciler.rules.planner import Config
 from prebuilds.reconciler.wakeups import EVERYTHING
 from prebuilds.store import schema
 from prebuilds.store.database import Database
 from prebuilds.store.quota import lock_quota
 from tests.support.builders import claim_prebuild, make_organization, make_pool, make_user
-from tests.support.pools import Passes, make_reconciler
+from tests.support.pools import IMPATIENT, Passes, make_reconciler
 
 
 @pytest_asyncio.fixture
@@ -84,6 +86,49 @@ async def test_as_many_are_made_as_the_allowance_admits(passes: Passes, organiza
         charged = await tx.execute(select(schema.Build.daily_cost).where(schema.Build.outcome.is_(None)))
         assert sorted(charged.scalars())[-2:] == [5, 5]
     assert "failed" not in {kind for kind, _ in await passes.history()}
+
+
+async def test_who_is_over_quota_stays_so_while_the_pool_backs_off(
+    passes: Passes, organization: OrganizationId
+) -> None:
+    await make_costly(passes, 5)
+    await passes.set_preset(desired_instances=4)
+    await allow(passes.database, organization, 12)
+    with capture_logs() as logs:
+        await passes.run()
+        since = (await passes.preset()).over_quota_since
+        await passes.fail(FailureClass.INFRASTRUCTURE)
+        passes.config = Config(backoff_interval=timedelta(minutes=10))
+        assert [(await passes.run()).reconciled for _ in range(2)] == [0, 0]
+        passes.config = IMPATIENT
+        await passes.run()
+
+    assert (await passes.preset()).over_quota_since == since
+    assert since is not None
+    assert len([line for line in logs if "over quota" in line["event"]]) == 1
+
+
+async def test_a_preset_that_goes_inactive_is_not_on_record_when_it_comes_back(
+    passes: Passes, organization: OrganizationId
+) -> None:
+    await make_costly(passes, 5)
+    await passes.set_preset(desired_instances=4)
+    await allow(passes.database, organization, 0)
+    await passes.run()
+    before = (await passes.preset()).over_quota_since
+    assert before is not None
+    assert await used(passes) == [], "it has no prebuilds that would bring a pass to it"
+
+    for deprecated in ("use the other one", ""):
+        async with passes.database.transaction("test") as tx:
+            await tx.execute(update(schema.Template).values(deprecated=deprecated))
+        extent = Extent(template_ids=frozenset({passes.pool.template_id}))
+        assert (await make_reconciler(passes.database).run_pass(extent)).reconciled == 1
+        assert (await make_reconciler(passes.database).run_pass(EVERYTHING)).reconciled == 0
+
+    since = (await passes.preset()).over_quota_since
+    assert since is not None
+    assert since > before
 
 
 async def test_a_raised_allowance_lets_the_rest_through(passes: Passes, organization: OrganizationId) -> None:

@@ -225,7 +225,29 @@ def test_the_order_in_which_prebuilds_are_read_does_not_matter(world: World, ran
 def test_an_inactive_preset_is_drained_and_nothing_else(world: World) -> None:
     result = replace(world, policy=replace(world.policy, is_active=False)).plan()
     assert created(result) == 0
-    assert (result.status, result.is_over_quota, result.blocks) == (None, None, ())
+    assert (result.status, result.blocks) == (None, ())
+    assert result.is_over_quota is (False if world.policy.is_over_quota else None)
+
+
+@given(worlds)
+@properties
+def test_what_is_blocked_needs_something_or_is_on_record(world: World) -> None:
+    result = world.plan()
+    state = result.state
+    if state.desired <= state.actual - state.expired + state.starting:
+        assert not {Block.BACKING_OFF, Block.MAX_STARTING, Block.OVER_QUOTA} & set(result.blocks)
+
+
+@given(worlds)
+@properties
+def test_only_need_and_allowance_decide_who_is_over_quota(world: World) -> None:
+    unhindered = replace(
+        world,
+        policy=replace(world.policy, status=PresetStatus.HEALTHY, max_starting=None),
+        history=History(),
+        elsewhere=0,
+    )
+    assert (Block.OVER_QUOTA in world.plan().blocks) is (Block.OVER_QUOTA in unhindered.plan().blocks)
 
 
 HEALTHY = Policy(is_active=True, wish=Wish(3))
@@ -270,6 +292,46 @@ def test_fewer_faults_than_the_limit_only_back_off() -> None:
 def test_a_limit_of_zero_is_off() -> None:
     result = plan(HEALTHY, Counts(), History(template_faults_in_a_row=9), NOW, Config(hard_limit=0))
     assert (result.status, result.actions) == (None, (Create(3),))
+
+
+def test_a_limit_that_is_turned_off_heals_whom_it_had_stopped() -> None:
+    result = plan(LIMITED, Counts(), History(template_faults_in_a_row=9), NOW, Config(hard_limit=0))
+    assert (result.status, result.blocks, result.actions) == (PresetStatus.HEALTHY, (), (Create(3),))
+    full = plan(replace(LIMITED, wish=Wish(0)), Counts(), History(), NOW, Config(hard_limit=0))
+    assert (full.status, full.has_work) == (PresetStatus.HEALTHY, True)
+
+
+def test_a_full_pool_backs_off_without_being_blocked() -> None:
+    history = History(failed=1, last_failed_at=NOW, newest_failed_rank=1)
+    full = plan(HEALTHY, Counts(running=3), history, NOW, CONFIG)
+    assert (full.actions, full.blocks) == ((BackOff(NOW + MINUTE, 1),), ())
+    assert plan(HEALTHY, Counts(running=2), history, NOW, CONFIG).blocks == (Block.BACKING_OFF,)
+
+
+@pytest.mark.parametrize(
+    "policy, history, starting, blocks",
+    [
+        (HEALTHY, replace(FAULTS, template_faults_in_a_row=0), 0, (Block.BACKING_OFF, Block.OVER_QUOTA)),
+        (LIMITED, FAULTS, 0, (Block.HARD_LIMITED, Block.OVER_QUOTA)),
+        (replace(HEALTHY, max_starting=1), History(), 1, (Block.MAX_STARTING, Block.OVER_QUOTA)),
+    ],
+)
+def test_what_else_stops_a_pool_does_not_take_it_off_the_record_of_who_is_over_quota(
+    policy: Policy, history: History, starting: int, blocks: Sequence[Block]
+) -> None:
+    known = replace(policy, is_over_quota=True)
+    quota = Quota(room=4, cost=5)
+    result = plan(known, Counts(), history, NOW, CONFIG, template_starting=starting, quota=quota)
+    assert (created(result), result.blocks, result.is_over_quota) == (0, blocks, None)
+
+
+def test_an_inactive_preset_is_taken_off_the_record_of_who_is_over_quota() -> None:
+    inactive = replace(HEALTHY, is_active=False)
+    known = replace(inactive, is_over_quota=True)
+    assert not can_skip(known, Counts())
+    result = plan(known, Counts(), History(), NOW, CONFIG, quota=Quota(room=0, cost=5))
+    assert (result.actions, result.is_over_quota, result.has_work) == ((), False, True)
+    assert can_skip(inactive, Counts())
 
 
 def test_a_retry_lets_one_through_in_spite_of_the_backoff_and_then_no_more() -> None:

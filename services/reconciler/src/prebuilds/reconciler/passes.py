@@ -266,9 +266,7 @@ def _tell(planned: Planned, done: Done) -> None:
     if done.status is not None:
         log.warning("preset's status changed", status=done.status, before=preset.status, cause=done.message)
     if done.is_over_quota is not None:
-        log.warning(
-            "pool is over quota" if done.is_over_quota else "pool is within the quota again", quota=planned.quota
-        )
+        log.warning("pool is over quota" if done.is_over_quota else "pool is over quota no more", quota=planned.quota)
     if (done.created, done.deleted, done.canceled) != (0, 0, 0):
         log.info(
             "pool reconciled",

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from typing import Final
 
 from prebuilds.domain.events import EventKind
-from prebuilds.domain.ids import OrganizationId, PresetId, TemplateId, WorkspaceId
+from prebuilds.domain.ids import SYSTEM_USER_ID, BuildId, OrganizationId, PresetId, WorkspaceId
+from prebuilds.store.jobs.news import build_changed
 from prebuilds.store.outbox.writer import Event, append_many
 from prebuilds.store.sql import SqlFolder
 from prebuilds.store.transactions import Transaction
@@ -19,8 +20,8 @@ _queries: Final = SqlFolder("prebuilds.store.pool")
 class _Changed:
     workspace_id: WorkspaceId
     organization_id: OrganizationId
-    template_id: TemplateId
     preset_id: PresetId
+    build_id: BuildId
     is_ready: bool
     is_trial: bool
 
@@ -28,8 +29,8 @@ class _Changed:
 async def refresh_readiness(tx: Transaction, workspace_ids: Sequence[WorkspaceId]) -> None:
     """Compute readiness anew for locked pool rows, in a statement later than what may have changed it.
 
-    Those who wait in line are told who is ready; the reconciler, which fills a hard limited pool no further until the
-    prebuild of a retry has come up, is told that one has.
+    Those who wait in line are told who is ready. Of a prebuild that is tried, its preset being hard limited, the start
+    has come to its end with that, which is told like the end of a build.
     """
     changed = await tx.fetch_all(_queries["refresh_readiness"], {"workspace_ids": list(workspace_ids)}, row=_Changed)
     await append_many(tx, [event for each in changed if each.is_ready for event in _news(each)])
@@ -39,6 +40,10 @@ def _news(ready: _Changed) -> Iterator[Event]:
     payload = {"workspace_id": str(ready.workspace_id), "preset_id": str(ready.preset_id)}
     yield Event(EventKind.AGENT_READY, ready.workspace_id, ready.organization_id, payload)
     if ready.is_trial:
-        yield Event(
-            EventKind.TEMPLATE_CHANGED, ready.template_id, ready.organization_id, {"preset_ids": str(ready.preset_id)}
+        yield build_changed(
+            ready.workspace_id,
+            ready.organization_id,
+            build_id=ready.build_id,
+            preset_id=ready.preset_id,
+            owner_id=SYSTEM_USER_ID,
         )

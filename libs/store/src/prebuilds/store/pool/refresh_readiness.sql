@@ -11,5 +11,6 @@ FROM (
 WHERE p.workspace_id = agents.workspace_id
     AND (p.ready_at IS NOT NULL) <> agents.all_ready
 RETURNING
-    p.workspace_id, p.organization_id, p.template_id, p.preset_id, p.ready_at IS NOT NULL AS is_ready,
+    p.workspace_id, p.organization_id, p.preset_id, p.ready_at IS NOT NULL AS is_ready,
+    (SELECT w.latest_build_id FROM workspaces AS w WHERE w.id = p.workspace_id) AS build_id,
     EXISTS (SELECT FROM presets AS s WHERE s.id = p.preset_id AND s.status = 'hard_limited') AS is_trial

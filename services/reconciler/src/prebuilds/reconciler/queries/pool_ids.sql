@@ -1,4 +1,4 @@
--- Name the presets with a pool that hints are about: active ones, and inactive ones that still have prebuilds.
+-- Name the presets with a pool that hints are about: active ones, and inactive ones that have prebuilds or are on record as over quota.
 SELECT p.id
 FROM (
     SELECT named.id
@@ -20,4 +20,5 @@ JOIN templates AS t ON t.id = p.template_id
 WHERE (
         p.desired_instances IS NOT NULL AND t.active_version_id = p.version_id AND NOT t.deleted AND t.deprecated = ''
     )
+    OR p.over_quota_since IS NOT NULL
     OR EXISTS (SELECT FROM prebuilds AS b WHERE b.preset_id = p.id)

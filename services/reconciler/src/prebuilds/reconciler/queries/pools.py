@@ -30,8 +30,9 @@ _queries: Final = SqlFolder("prebuilds.reconciler.queries")
 _IS_POOL: Final = b"""IS NOT NULL AND (
     p.desired_instances IS NOT NULL AND t.active_version_id = p.version_id AND NOT t.deleted AND t.deprecated = ''
     OR p.id IN (SELECT b.preset_id FROM prebuilds AS b)
+    OR p.over_quota_since IS NOT NULL
 )"""
-"""Which presets have or should have prebuilds."""
+"""Which presets have or should have prebuilds, or have something on record that a pass is to take off."""
 
 PRESETS: Final = Forms.of(_queries["presets"], all_of_them=_IS_POOL)
 COUNTS: Final = Forms.of(_queries["counts"])
@@ -184,7 +185,7 @@ async def read_moment(tx: Transaction) -> Moment:
 
 
 async def find_pools(tx: Transaction, extent: Extent) -> Sequence[PresetId]:
-    """The presets with a pool that an extent names: active ones, and inactive ones that still have prebuilds."""
+    """The presets with a pool that an extent names: active ones, and inactive ones with work left."""
     found = await tx.fetch_all(
         _queries["pool_ids"],
         {
@@ -199,7 +200,7 @@ async def find_pools(tx: Transaction, extent: Extent) -> Sequence[PresetId]:
 
 
 async def read_all_pools(tx: Transaction) -> Sequence[PresetRow]:
-    """Read the presets of all pools: active ones, and inactive ones that still have prebuilds."""
+    """Read the presets of all pools: active ones, and inactive ones with work left."""
     return await tx.fetch_all(PRESETS.all, row=PresetRow)
 
 

@@ -125,8 +125,11 @@ class Plan:
 
 
 def can_skip(policy: Policy, counts: Counts) -> bool:
-    """Whether the pool needs no plan at all: inactive, nothing running or queued. Implies that there are no actions."""
-    return not policy.is_active and counts.running == 0 and counts.queued == 0
+    """Whether the pool needs no plan at all: inactive, nothing running, queued or to be taken off the record.
+
+    Implies that there are no actions.
+    """
+    return not policy.is_active and counts.running == 0 and counts.queued == 0 and not policy.is_over_quota
 
 
 def plan(
@@ -141,18 +144,21 @@ def plan(
 ) -> Plan:
     """Plan one pool (behaviour section 4).
 
-    1. Inactive: cancel what is queued, delete all that runs, nothing else.
+    1. Inactive: cancel what is queued, delete all that runs, nothing else; it is over no quota any more.
     2. Active: delete the expired, then the oldest above the target, whatever keeps the pool from being filled.
     3. Fill up to the target, what is starting included.
     4. Not while the preset is invalid.
     5. Not while it is hard limited, but for one where a retry is open; the status follows the history.
-    6. Not within the backoff of recent failures: a `BackOff` stands in place of the create, also if none is needed.
+    6. Not within the backoff of recent failures: a `BackOff` stands in place of the create, also if none is needed; it
+       blocks only a pool that needs some.
     7. Within the target, the template's `max_starting`, of which `template_starting` are used, and the quota, if any.
+       Over quota is who needs more than the quota admits, whatever else keeps the pool from its target: its record
+       does not come and go with other blocks.
     """
     target = target_at(policy.wish, now, is_active=policy.is_active)
     state = state_of(policy, counts, target.instances)
     if not policy.is_active:
-        return Plan(state, target, _drain(counts))
+        return Plan(state, target, _drain(counts), is_over_quota=False if policy.is_over_quota else None)
     deletions = [
         Delete(reason, number)
         for reason, number in ((DeleteReason.EXPIRED, state.expired), (DeleteReason.EXTRANEOUS, state.extraneous))
@@ -179,20 +185,21 @@ def plan(
         case _:
             assert_never(status)
     if back_off is not None:
-        blocks.append(Block.BACKING_OFF)
+        if need > 0:
+            blocks.append(Block.BACKING_OFF)
         fill.append(back_off)
         creates = 0
-    admitted = min(creates, state.desired)
-    for block, room in (
-        (Block.MAX_STARTING, _free_starts(policy, template_starting, admitted)),
-        (Block.OVER_QUOTA, admitted if quota is None else quota.admits(admitted)),
-    ):
-        if room < admitted:
-            blocks.append(block)
-            admitted = room
+    wanted = min(creates, state.desired)
+    startable = _free_starts(policy, template_starting, wanted)
+    if startable < wanted:
+        blocks.append(Block.MAX_STARTING)
+    affordable = need if quota is None else quota.admits(need)
+    is_over_quota = affordable < need
+    if is_over_quota:
+        blocks.append(Block.OVER_QUOTA)
+    admitted = min(startable, affordable)
     if admitted > 0:
         fill.append(Create(admitted, reason))
-    is_over_quota = Block.OVER_QUOTA in blocks
     return Plan(
         state,
         target,
@@ -208,14 +215,15 @@ def status_of(policy: Policy, history: History, config: Config) -> PresetStatus:
     """What an active preset's status is now.
 
     1. One that failed validation stays so: versions never change, and a new one has presets of its own.
-    2. A hard limited one becomes healthy when what was let through by a retry came up, and only then.
+    2. A hard limited one becomes healthy when what was let through by a retry came up, or the limit is off, and only
+       then.
     3. A healthy one becomes hard limited when the newest start builds all failed by the template's fault.
     """
     match policy.status:
         case PresetStatus.VALIDATION_FAILED:
             return PresetStatus.VALIDATION_FAILED
         case PresetStatus.HARD_LIMITED:
-            is_healed = history.retry_succeeded and not reaches_hard_limit(history, config)
+            is_healed = config.hard_limit == 0 or (history.retry_succeeded and not reaches_hard_limit(history, config))
             return PresetStatus.HEALTHY if is_healed else PresetStatus.HARD_LIMITED
         case PresetStatus.HEALTHY:
             return PresetStatus.HARD_LIMITED if reaches_hard_limit(history, config) else PresetStatus.HEALTHY
