@@ -13,7 +13,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from prebuilds.domain.cron import CronError
-from prebuilds.reconciler.rules.cron import parse_range
+from prebuilds.reconciler.rules.cron import Cron, parse_range
 from prebuilds.reconciler.rules.schedule import Schedule, ScheduleError, Timetable, compile_timetable, overlapping
 
 MINUTE = timedelta(minutes=1)
@@ -186,6 +186,44 @@ def test_the_next_change_is_the_first_minute_at_which_another_holds(
     if change is not None:
         assert expected_index(crons, change - MICROSECOND, info) == present
         assert expected_index(crons, change, info) == table.index_at(change) != present
+
+
+def nearly_all(low: int, high: int) -> st.SearchStrategy[frozenset[int] | None]:
+    full = frozenset(range(low, high + 1))
+    return st.one_of(st.none(), st.just(full), st.integers(low, high).map(lambda left_out: full - {left_out}))
+
+
+NEARLY_ALWAYS = st.builds(Drawn, nearly_all(0, 23), nearly_all(1, 31), nearly_all(1, 12), nearly_all(0, 6))
+
+
+@settings(max_examples=60, deadline=None)
+@given(NEARLY_ALWAYS, st.sampled_from(ZONES))
+def test_only_what_holds_in_every_hour_of_the_calendar_never_changes(cron: Drawn, zone: str) -> None:
+    held = [cron.holds_on(day) for day in CALENDAR]
+    holds_always = all(held) and len(hours_of(cron)) == 24
+
+    change = compiled(zone, [cron]).next_change(datetime(2024, 2, 28, tzinfo=UTC))
+
+    assert (change is None) is holds_always
+
+
+@pytest.mark.parametrize(
+    "cron", ["* * * * *", "* 0-23 1-31 1-12 0-6", "* 0-11,12-23 1-15,16-31 JAN-DEC *", "* * 31 * *"]
+)
+def test_the_calendar_is_not_gone_through_for_what_never_changes(cron: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    table = compile_timetable("Europe/Berlin", [Schedule(cron, 1)])
+    asked: list[int] = []
+    holds_on = Cron.holds_on
+
+    def count_and_ask(cron: Cron, *, month: int, day: int, weekday: int) -> bool:
+        asked.append(day)
+        return holds_on(cron, month=month, day=day, weekday=weekday)
+
+    monkeypatch.setattr(Cron, "holds_on", count_and_ask)
+
+    change = table.next_change(datetime(2025, 1, 2, tzinfo=UTC))
+
+    assert (change is None) is (len(asked) == 0)
 
 
 @settings(max_examples=60, deadline=None)

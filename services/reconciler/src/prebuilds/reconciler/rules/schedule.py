@@ -18,6 +18,7 @@ from prebuilds.domain.cron import CronError, is_zone
 from prebuilds.reconciler.rules.cron import Cron, parse_range
 
 _HOURS: Final = range(24)
+_EVERY_DATE: Final = parse_range("* * * * *").dates()
 _DAY: Final = timedelta(days=1)
 _MINUTE: Final = timedelta(minutes=1)
 _HORIZON_DAYS: Final = 3000
@@ -64,6 +65,8 @@ class Timetable:
         return change
 
     def _find_change(self, now: datetime) -> datetime | None:
+        if self._holds_always():
+            return None
         present = self.index_at(now)
         # A zone can be a day ahead of or behind the moment's own date.
         first = now.astimezone(self.zone).date() - _DAY
@@ -76,6 +79,13 @@ class Timetable:
                 if moment > now and self.index_at(moment) != present:
                     return moment
         return None
+
+    def _holds_always(self) -> bool:
+        """Whether one range is all of the calendar, which leaves no room for another.
+
+        Exact, and answered without going through the calendar for nothing.
+        """
+        return any(len(cron.hours) == len(_HOURS) and cron.dates() == _EVERY_DATE for cron, _ in self.entries)
 
     def _index_in(self, day: date, hour: int) -> int | None:
         weekday = day.isoweekday() % 7
