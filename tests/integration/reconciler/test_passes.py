@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
+from dataclasses import dataclass
 from datetime import timedelta
+from typing import Any
 from uuid import UUID
 
 import psycopg
+import pytest
 import pytest_asyncio
 from opentelemetry.metrics import NoOpMeter
 from sqlalchemy import select, text, update
@@ -29,8 +34,9 @@ from prebuilds.reconciler.rules.state import Counts, count
 from prebuilds.reconciler.wakeups import EVERYTHING
 from prebuilds.reconciler.wishes import Wishes
 from prebuilds.store import schema
-from prebuilds.store.database import Database
+from prebuilds.store.database import Database, open_database
 from prebuilds.store.pool.filling import PoolKey
+from prebuilds.store.transactions import Transaction
 from tests.support.builders import claim_prebuild, make_organization, make_pool, make_user
 from tests.support.reconciling import Stage
 from tests.support.waiting import until_waiting
@@ -273,13 +279,78 @@ async def test_a_fill_queues_jobs_and_tells_the_daemons(database: Database, orga
     assert told.count(EventKind.JOB_QUEUED) == 2
 
 
+@dataclass
+class AtOnce:
+    """How much of the database's work goes on at once, waits for a connection included."""
+
+    now: int = 0
+    most: int = 0
+
+    @contextmanager
+    def _one_more(self) -> Generator[None]:
+        self.now += 1
+        self.most = max(self.most, self.now)
+        try:
+            yield
+        finally:
+            self.now -= 1
+
+    def counting(self, run: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
+        async def run_and_count(*arguments: Any, **named: Any) -> Any:
+            with self._one_more():
+                return await run(*arguments, **named)
+
+        return run_and_count
+
+    def counting_within(
+        self, read: Callable[..., AbstractAsyncContextManager[Transaction]]
+    ) -> Callable[..., AbstractAsyncContextManager[Transaction]]:
+        @asynccontextmanager
+        async def read_and_count(*arguments: Any, **named: Any) -> AsyncGenerator[Transaction]:
+            with self._one_more():
+                async with read(*arguments, **named) as tx:
+                    yield tx
+
+        return read_and_count
+
+
+@pytest.mark.parametrize("concurrency", [1, 3])
 async def test_many_pools_use_no_more_connections_than_allowed(
-    database: Database, organization: OrganizationId
+    database: Database,
+    organization: OrganizationId,
+    database_url: str,
+    concurrency: int,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     for number in range(8):
         await make_pool(database, organization, template=f"t{number}", instances=1)
-    statistics = await reconciler(database, concurrency=1).run_pass(EVERYTHING)
-    assert (statistics.seen, statistics.created) == (8, 8)
+    async with (
+        await psycopg.AsyncConnection.connect(database_url) as holder,
+        await psycopg.AsyncConnection.connect(database_url, autocommit=True) as observer,
+        open_database(database_url, pool_size=10) as plenty,
+    ):
+        at_once = AtOnce()
+        monkeypatch.setattr(plenty, "run", at_once.counting(plenty.run))
+        monkeypatch.setattr(plenty, "read", at_once.counting_within(plenty.read))
+        passes = reconciler(plenty, concurrency=concurrency)
+        # No work gets beyond the workspaces that it makes.
+        await holder.execute("LOCK TABLE workspaces IN SHARE MODE")
+        filling = asyncio.create_task(passes.run_pass(EVERYTHING))
+        await until_waiting(observer, concurrency)
+        # Its snapshot would be let through by Postgres.
+        other = asyncio.create_task(passes.run_pass(EVERYTHING))
+        cursor = await observer.execute(
+            "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND xact_start IS NOT NULL"
+            " AND pid NOT IN (%s, %s)",
+            [holder.info.backend_pid, observer.info.backend_pid],
+        )
+        assert await cursor.fetchone() == (concurrency,)
+        await holder.rollback()
+        statistics = [await filling, await other]
+
+    assert at_once.most == concurrency
+    assert [each.seen for each in statistics] == [8, 8]
+    assert (sum(each.created for each in statistics), [each.failed for each in statistics]) == (8, [0, 0])
 
 
 async def test_a_hint_that_comes_while_its_pool_is_worked_on_is_kept() -> None:
