@@ -71,7 +71,7 @@ async def test_a_claim_writes_all_its_records(claims_service: ClaimsService, dat
     (event,) = await rows(database, schema.PoolEvent, kind=PoolEventKind.CLAIMED)
     assert (event.workspace_id, event.preset_name) == (prebuild, "small")
     (deed,) = await rows(database, schema.AuditEvent)
-    assert (deed.action, deed.resource_name, deed.principal_name) == ("claim", "mine", "alice")
+    assert (deed.action, deed.resource_name, deed.principal_name) == ("workspace.claim", "mine", "alice")
     (workspace,) = await rows(database, schema.Workspace, id=prebuild)
     assert (workspace.claim_generation, workspace.handover_generation) == (1, 0)
     assert workspace.claimed_at == workspace.last_used_at > workspace.created_at

@@ -61,7 +61,7 @@ async def test_a_cold_build_has_every_parameter_a_job_and_agents(
     (event,) = await rows(database, schema.PoolEvent)
     assert (event.kind, event.reason, str(event.workspace_id)) == ("missed", "requested_cold", answer.workspace.id)
     (deed,) = await rows(database, schema.AuditEvent)
-    assert (deed.action, str(deed.resource_id)) == ("create", answer.workspace.id)
+    assert (deed.action, str(deed.resource_id)) == ("workspace.create", answer.workspace.id)
 
 
 async def test_cold_leaves_the_prebuilds_to_others(

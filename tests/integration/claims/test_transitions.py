@@ -70,7 +70,9 @@ async def test_a_stop_a_start_and_a_delete_follow_each_other(
     assert deleting.workspace.status == workspace_pb2.WORKSPACE_STATUS_DELETING
     assert deleted.workspace.status == workspace_pb2.WORKSPACE_STATUS_DELETED
     assert deleted.workspace.HasField("delete_time")
-    assert [deed.action for deed in await rows(database, schema.AuditEvent)] == ["create", "stop", "start", "delete"]
+    assert [deed.action for deed in await rows(database, schema.AuditEvent)] == [
+        f"workspace.{verb}" for verb in ("create", "stop", "start", "delete")
+    ]
     with refuses(Reason.NOT_FOUND):
         await alice.call("StartWorkspace", pb.StartWorkspaceRequest(id=workspace.id))
 
@@ -253,7 +255,7 @@ async def test_a_persons_delete_of_a_prebuild_is_that_persons(
     (job,) = await rows(database, schema.Job, build_id=UUID(deleting.build.id))
     assert job.priority == PERSON_PRIORITY
     (deed,) = await rows(database, schema.AuditEvent)
-    assert (deed.action, deed.principal_name, deed.resource_id) == ("delete", "admin", prebuild)
+    assert (deed.action, deed.principal_name, deed.resource_id) == ("workspace.delete", "admin", prebuild)
 
 
 @pytest.mark.parametrize("outcome", [BuildOutcome.FAILED, BuildOutcome.CANCELED])
@@ -322,7 +324,10 @@ async def test_cancelling_a_build_asks_the_daemon_that_has_it(
     assert got.claim.state == claim_pb2.CLAIM_STATE_FAILED
     with refuses(Reason.JOB_FINISHED):
         await alice.call("CancelBuild", request)
-    assert [deed.action for deed in await rows(database, schema.AuditEvent)] == ["claim", "cancel"]
+    assert [deed.action for deed in await rows(database, schema.AuditEvent)] == [
+        "workspace.claim",
+        "build.cancel",
+    ]
 
 
 @pytest.mark.parametrize(

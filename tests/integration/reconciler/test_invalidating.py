@@ -141,7 +141,7 @@ async def test_invalidating_is_on_record(operator: Client, stage: Stage, databas
     async with database.transaction("test") as tx:
         log = schema.AuditEvent
         statement = select(log.principal_name, log.resource_name, log.details)
-        (entry,) = await tx.execute(statement.where(log.action == "preset.invalidate"))
+        (entry,) = await tx.execute(statement.where(log.action == "template.invalidate"))
     assert tuple(entry) == ("root", "python-dev", {"presets": ["small"], "prebuilds": 1})
 
 

@@ -51,7 +51,7 @@ async def deeds(database: Database) -> Sequence[tuple[str, str, str]]:
     log = schema.AuditEvent
     statement = select(log.action, log.resource, log.resource_name).order_by(log.id)
     async with database.transaction("test") as tx:
-        rows = await tx.execute(statement.where(log.action.startswith("reconciliation.")))
+        rows = await tx.execute(statement.where(log.action.regexp_match(r"\.(pause|resume)$")))
         return [(action, resource, name) for action, resource, name in rows]
 
 
@@ -95,8 +95,8 @@ async def test_pausing_what_is_paused_changes_nothing(operator: Client, database
     assert (await resume(operator, TEMPLATE, pushed.template.id)).ended_pause == first
     assert not (await resume(operator, TEMPLATE, pushed.template.id)).HasField("ended_pause")
     assert await deeds(database) == [
-        ("reconciliation.pause", "template", "python-dev"),
-        ("reconciliation.resume", "template", "python-dev"),
+        ("template.pause", "template", "python-dev"),
+        ("template.resume", "template", "python-dev"),
     ]
 
 
@@ -104,7 +104,7 @@ async def test_two_who_pause_the_deployment_at_once_make_one_pause(operator: Cli
     made = await asyncio.gather(*(pause(operator, DEPLOYMENT, message=str(number)) for number in range(6)))
 
     assert len({each.message for each in made}) == 1
-    assert await deeds(database) == [("reconciliation.pause", "deployment", "deployment")]
+    assert await deeds(database) == [("deployment.pause", "deployment", "deployment")]
 
 
 async def test_every_pause_that_reaches_a_pool_is_shown_and_ends_by_itself(operator: Client) -> None:

@@ -26,13 +26,18 @@ class AuditEntry:
     """One deed; details hold no secret."""
 
     actor: Actor
-    action: str
+    verb: str
     resource: str
     resource_id: UUID
     resource_name: str
     organization_id: OrganizationId | None = None
     details: Mapping[str, object] = field(default_factory=dict[str, object])
     """More about it, by action; plain values, which JSON has."""
+
+    @property
+    def action(self) -> str:
+        """What was done, to what kind of thing: `workspace.create`. The claim's own statement spells it so too."""
+        return f"{self.resource}.{self.verb}"
 
 
 def changes(before: Mapping[str, object], after: Mapping[str, object]) -> dict[str, object]:

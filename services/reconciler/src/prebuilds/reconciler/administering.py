@@ -150,7 +150,5 @@ class Administering:
 async def _record(
     tx: Transaction, caller: Caller, verb: str, row: OrganizationRow, details: Mapping[str, object] | None = None
 ) -> None:
-    entry = AuditEntry(
-        actor_of(caller), f"organization.{verb}", "organization", row.id, row.name, row.id, details or {}
-    )
+    entry = AuditEntry(actor_of(caller), verb, "organization", row.id, row.name, row.id, details or {})
     await record_deed(tx, entry)

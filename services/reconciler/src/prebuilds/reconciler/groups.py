@@ -203,7 +203,7 @@ async def _changed_members(
 
 
 async def _record(tx: Transaction, caller: Caller, verb: str, group: GroupRow, details: Mapping[str, object]) -> None:
-    entry = AuditEntry(actor_of(caller), f"group.{verb}", "group", group.id, group.name, group.organization_id, details)
+    entry = AuditEntry(actor_of(caller), verb, "group", group.id, group.name, group.organization_id, details)
     await record_deed(tx, entry)
 
 

@@ -73,7 +73,7 @@ class Invalidating:
             at = await invalidate(tx, ids)
             details = {"presets": list(presets.values()), "prebuilds": prebuilds}
             entry = AuditEntry(
-                actor_of(caller), "preset.invalidate", "template", template.id, template.name, scope.id, details
+                actor_of(caller), "invalidate", "template", template.id, template.name, scope.id, details
             )
             await record_deed(tx, entry)
             await wake(tx, scope.id, template.id, ids)

@@ -190,7 +190,7 @@ async def _first_made(tx: Transaction, request: RequestKey, order: KeyOrder, key
 async def _record(tx: Transaction, caller: Caller, verb: str, key: KeyRow, details: Mapping[str, object]) -> None:
     entry = AuditEntry(
         actor_of(caller),
-        f"provisioner_key.{verb}",
+        verb,
         "provisioner_key",
         key.id,
         key.name,

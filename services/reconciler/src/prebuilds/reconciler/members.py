@@ -184,7 +184,7 @@ async def record_membership(
     """Write down who changed a membership."""
     entry = AuditEntry(
         actor_of(caller),
-        f"member.{verb}",
+        verb,
         "member",
         member.user_id,
         member.user_name,

@@ -97,7 +97,7 @@ async def _find(tx: Transaction, caller: Caller, target: PauseTarget) -> _Found:
 def _entry(caller: Caller, target: PauseTarget, found: _Found, deed: str, details: dict[str, str]) -> AuditEntry:
     return AuditEntry(
         actor_of(caller),
-        f"reconciliation.{deed}",
+        deed,
         target.scope.value,
         target.id or DEPLOYMENT,
         found.name,

@@ -46,7 +46,7 @@ class Promoting:
                 await make_active(tx, template, version, Manifest.model_validate(version.manifest))
                 entry = AuditEntry(
                     actor_of(caller),
-                    "template.promote",
+                    "promote",
                     "template",
                     version.template_id,
                     version.template_name,

@@ -125,9 +125,7 @@ async def _store(
     details = {"version": version.name, "archive_sha256": checked.sha256}
     await record_deed(
         tx,
-        AuditEntry(
-            actor_of(caller), "template.push", "template", template.id, version.template_name, organization_id, details
-        ),
+        AuditEntry(actor_of(caller), "push", "template", template.id, version.template_name, organization_id, details),
     )
     if order.activate or template.active_version_id is None:
         await make_active(tx, template, version, manifest)

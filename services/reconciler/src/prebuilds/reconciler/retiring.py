@@ -52,7 +52,7 @@ class Retiring:
             await update_template(tx, template.id, {"deprecated": message})
             entry = AuditEntry(
                 actor_of(caller),
-                "template.deprecate" if message else "template.undeprecate",
+                "deprecate" if message else "undeprecate",
                 "template",
                 template.id,
                 template.name,
@@ -84,7 +84,7 @@ class Retiring:
             deleted = await self._read(tx, caller, template_id)
             entry = AuditEntry(
                 actor_of(caller),
-                "template.delete",
+                "delete",
                 "template",
                 template.id,
                 template.name,

@@ -39,7 +39,7 @@ class Retrying:
             await request_retry(tx, preset_id)
             entry = AuditEntry(
                 actor_of(caller),
-                "preset.retry",
+                "retry",
                 "preset",
                 preset_id,
                 f"{preset.template_name}/{preset.preset_name}",

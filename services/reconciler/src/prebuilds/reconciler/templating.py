@@ -79,9 +79,7 @@ class Templating:
                 return (await find_templates(tx, id_=UUID(first["template_id"]), with_deleted=True))[0]
             await keep_organization(tx, organization.id)
             await insert_template(tx, template_id, organization.id, template)
-            entry = AuditEntry(
-                actor_of(caller), "template.create", "template", template_id, order.name, organization.id
-            )
+            entry = AuditEntry(actor_of(caller), "create", "template", template_id, order.name, organization.id)
             await record_deed(tx, entry)
             return (await find_templates(tx, id_=template_id))[0]
 

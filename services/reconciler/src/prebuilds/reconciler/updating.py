@@ -67,7 +67,7 @@ class Updating:
             after = {path: _plain(value) for path, value in changed.items()}
             entry = AuditEntry(
                 actor_of(caller),
-                "template.update",
+                "update",
                 "template",
                 template.id,
                 template.name,

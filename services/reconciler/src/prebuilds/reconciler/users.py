@@ -192,7 +192,7 @@ async def _scope(tx: Transaction, caller: Caller, named: str) -> Collection[Orga
 
 
 async def _record(tx: Transaction, caller: Caller, verb: str, user: UserRow, details: dict[str, object]) -> None:
-    entry = AuditEntry(actor_of(caller), f"user.{verb}", "user", user.id, user.name, None, details)
+    entry = AuditEntry(actor_of(caller), verb, "user", user.id, user.name, None, details)
     await record_deed(tx, entry)
 
 

@@ -129,7 +129,7 @@ audit AS (
         organization_id, principal, principal_name, action, resource, resource_id, resource_name, details
     )
     SELECT
-        %(organization_id)s, %(principal)s, %(principal_name)s, 'claim', 'workspace', owned.workspace_id, %(name)s,
+        %(organization_id)s, %(principal)s, %(principal_name)s, 'workspace.claim', 'workspace', owned.workspace_id, %(name)s,
         jsonb_build_object('template', owned.template_name, 'preset', owned.preset_name)
     FROM owned
 ),
