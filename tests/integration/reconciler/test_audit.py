@@ -5,21 +5,28 @@ from __future__ import annotations
 import base64
 import json
 from collections.abc import Sequence
-from typing import Any
-from uuid import uuid4
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final
+from uuid import UUID, uuid4
 
 import pytest
 from google.protobuf.json_format import MessageToDict
 from sqlalchemy import insert
+from sqlalchemy.dialects.postgresql import psycopg as psycopg_dialect
 
 from prebuilds.domain.principals import Role
 from prebuilds.domain.refusals import Reason
+from prebuilds.reconciler.queries.audit import audit_events
+from prebuilds.reconciler.queries.filters import AuditFilter
 from prebuilds.store import schema
 from prebuilds.store.database import Database
 from prebuilds.v1 import admin_pb2
 from prebuilds.v1 import admin_service_pb2 as pb
+from tests.support.builders import make_organization
 from tests.support.people import Team
 from tests.support.reconciling import ORGANIZATION, Client, refused
+
+NEWEST: Final = datetime(2026, 6, 1, tzinfo=UTC)
 
 
 async def events(client: Client, **fields: Any) -> Sequence[admin_pb2.AuditEvent]:
@@ -116,8 +123,16 @@ async def test_events_come_in_pages(team: Team) -> None:
     assert seen == ["carol", "bob", "alice", "acme"]
 
 
-@pytest.mark.parametrize("number", ["-1", str(2**63), "9" * 5000, "x"])
-async def test_a_made_up_page_token_is_refused(team: Team, number: str) -> None:
+@pytest.mark.parametrize(
+    "key",
+    [
+        *[("2026-01-01 00:00:00+00:00", number) for number in ("-1", str(2**63), "9" * 5000, "x")],
+        ("2026-01-01 00:00:00", "1"),
+        ("yesterday", "1"),
+        ("1",),
+    ],
+)
+async def test_a_made_up_page_token_is_refused(team: Team, key: Sequence[str]) -> None:
     request = pb.ListAuditEventsRequest(page_size=1)
     listed = await team.operator.admin.ListAuditEvents(
         pb.ListAuditEventsRequest(page_size=1, organization=ORGANIZATION), metadata=team.operator.metadata
@@ -125,8 +140,8 @@ async def test_a_made_up_page_token_is_refused(team: Team, number: str) -> None:
     assert not listed.next_page_token
     await team.user("alice")
     listed = await team.operator.admin.ListAuditEvents(request, metadata=team.operator.metadata)
-    query, _ = json.loads(base64.urlsafe_b64decode(listed.next_page_token))
-    request.page_token = base64.urlsafe_b64encode(json.dumps([query, number]).encode()).decode()
+    query, *_ = json.loads(base64.urlsafe_b64decode(listed.next_page_token))
+    request.page_token = base64.urlsafe_b64encode(json.dumps([query, *key]).encode()).decode()
 
     with refused(Reason.PAGE_TOKEN_INVALID):
         await team.operator.admin.ListAuditEvents(request, metadata=team.operator.metadata)
@@ -141,3 +156,66 @@ async def test_no_secret_is_written_down(team: Team) -> None:
 
     assert MessageToDict(event.details) == {"tags": {"host": "a"}}
     assert created.secret.rpartition("_")[2] not in str(event)
+
+
+HISTORY = 20_000
+"""Events of a hundred organisations in turn, one a minute."""
+
+
+@pytest.mark.parametrize(
+    "wanted, in_organization, index",
+    [
+        (AuditFilter(), True, "ix_audit_log_organization"),
+        (AuditFilter(), False, "ix_audit_log_time"),
+        (AuditFilter(end=NEWEST - timedelta(days=7)), True, "ix_audit_log_organization"),
+        (AuditFilter(start=NEWEST - timedelta(minutes=3)), True, "ix_audit_log_organization"),
+        (
+            AuditFilter(start=NEWEST - timedelta(days=7, minutes=200), end=NEWEST - timedelta(days=7)),
+            True,
+            "ix_audit_log_organization",
+        ),
+        (
+            AuditFilter(start=NEWEST - timedelta(days=7, minutes=200), end=NEWEST - timedelta(days=7)),
+            False,
+            "ix_audit_log_time",
+        ),
+        (AuditFilter(resource_id=UUID(int=700)), True, "ix_audit_log_resource"),
+        (AuditFilter(resource_id=UUID(int=700)), False, "ix_audit_log_resource"),
+    ],
+)
+async def test_a_page_reads_no_more_of_the_history_than_it_shows(
+    database: Database, wanted: AuditFilter, index: str, *, in_organization: bool
+) -> None:
+    organizations = [await make_organization(database, f"o-{number}") for number in range(100)]
+    organization_id = organizations[0]
+    async with database.transaction("test") as tx:
+        await tx.run(
+            b"""
+            INSERT INTO audit_log (
+                organization_id, principal, principal_name, action, resource, resource_id, resource_name, created_at
+            )
+            SELECT
+                (%(organizations)s::uuid[])[n %% 100 + 1], 'person:x', 'x', 'job.test', 'job',
+                ('00000000-0000-0000-0000-' || lpad(to_hex(n / 500 * 100 + n %% 100), 12, '0'))::uuid, '',
+                %(newest)s::timestamptz - (%(history)s - n) * interval '1 minute'
+            FROM generate_series(1, %(history)s) AS n
+            """,
+            {"organizations": organizations, "newest": NEWEST, "history": HISTORY},
+        )
+        await tx.run(b"ANALYZE audit_log")
+    statement = audit_events(organization_id if in_organization else None, wanted, before=None, limit=11)
+    compiled = statement.compile(dialect=psycopg_dialect.dialect())
+
+    async with database.read("test") as tx:
+        explained = b"EXPLAIN (ANALYZE, TIMING OFF, FORMAT JSON) " + str(compiled).encode()
+        (plans,) = await (await tx.run(explained, compiled.params)).fetchone() or ([],)
+
+    scans = [node for node in nodes(plans[0]["Plan"]) if "Index Name" in node or "Relation Name" in node]
+    assert {node["Index Name"] for node in scans if "Index Name" in node} == {index}
+    assert "Seq Scan" not in {node["Node Type"] for node in scans}
+    read = sum(node["Actual Rows"] + node.get("Rows Removed by Filter", 0) for node in scans)
+    assert 0 < read <= 11
+
+
+def nodes(plan: dict[str, Any]) -> list[dict[str, Any]]:
+    return [plan, *(below for child in plan.get("Plans", ()) for below in nodes(child))]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from enum import StrEnum
 
 from prebuilds.chassis.caller import Caller
@@ -32,7 +33,7 @@ class Auditing:
         self._database = database
 
     async def list(
-        self, caller: Caller, organization: str, wanted: AuditFilter, page: PageWish[tuple[int]]
+        self, caller: Caller, organization: str, wanted: AuditFilter, page: PageWish[tuple[datetime, int]]
     ) -> Page[AuditRow]:
         """Give a page of an organisation's events, or where none is named of all, newest first.
 
@@ -46,7 +47,5 @@ class Auditing:
             if organization:
                 scope = await organization_for(tx, caller, organization, Resource.AUDIT_EVENT, Action.READ)
                 organization_id = scope.id
-            found = await find_audit_events(
-                tx, organization_id, wanted, before=before[0] if before else None, limit=page.limit
-            )
-        return page.cut(found, lambda event: (event.id,))
+            found = await find_audit_events(tx, organization_id, wanted, before=before, limit=page.limit)
+        return page.cut(found, lambda event: (event.created_at, event.id))

@@ -73,7 +73,11 @@ class AuditEvent(Base):
     """Who changed what."""
 
     __tablename__ = "audit_log"
-    __table_args__ = (Index("ix_audit_log_organization", "organization_id", text("id DESC")),)
+    __table_args__ = (
+        Index("ix_audit_log_organization", "organization_id", text("created_at DESC"), text("id DESC")),
+        Index("ix_audit_log_time", text("created_at DESC"), text("id DESC")),
+        Index("ix_audit_log_resource", "resource_id", text("created_at DESC"), text("id DESC")),
+    )
 
     id: Mapped[int] = mapped_column(BigInteger, Identity(always=True), primary_key=True)
     organization_id: Mapped[UUID | None] = mapped_column(ForeignKey("organizations.id"))

@@ -44,7 +44,7 @@ class RecordMethods(AdminServiceServicer):
             resource=conditions.text("resource_type"),
             resource_id=conditions.id("resource_id"),
         )
-        page = read_page(fields, request, _by_number)
+        page = read_page(fields, request, _by_time)
         fields.done()
 
         listed = await self._auditing.list(current_caller(), organization, wanted, page)
@@ -58,10 +58,10 @@ def _time(fields: Fields, field: str, value: Timestamp, *, is_set: bool) -> date
     return fields.time(field, value) if is_set else None
 
 
-def _by_number(texts: Sequence[str]) -> tuple[int]:
-    """Read the key of a list by number."""
-    (text,) = texts
-    number = int(text)
-    if not 0 <= number < _NUMBERS:
+def _by_time(texts: Sequence[str]) -> tuple[datetime, int]:
+    """Read the key of a list by time, then number."""
+    time, text = texts
+    at, number = datetime.fromisoformat(time), int(text)
+    if at.tzinfo is None or not 0 <= number < _NUMBERS:
         raise ValueError(text)
-    return (number,)
+    return at, number

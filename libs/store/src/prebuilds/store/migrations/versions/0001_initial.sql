@@ -140,7 +140,11 @@ CREATE TABLE audit_log (
     CONSTRAINT fk_audit_log_organization_id FOREIGN KEY(organization_id) REFERENCES organizations (id)
 );
 
-CREATE INDEX ix_audit_log_organization ON audit_log (organization_id, id DESC);
+CREATE INDEX ix_audit_log_organization ON audit_log (organization_id, created_at DESC, id DESC);
+
+CREATE INDEX ix_audit_log_resource ON audit_log (resource_id, created_at DESC, id DESC);
+
+CREATE INDEX ix_audit_log_time ON audit_log (created_at DESC, id DESC);
 
 CREATE TABLE settings (
     key TEXT NOT NULL,
