@@ -94,6 +94,7 @@ class Preset(Base):
     __table_args__ = (
         UniqueConstraint("version_id", "name"),
         Index("ix_presets_pools", "template_id", postgresql_where=text("desired_instances IS NOT NULL")),
+        Index("ix_presets_over_quota", "organization_id", postgresql_where=text("over_quota_since IS NOT NULL")),
         Index("uq_presets_default", "version_id", unique=True, postgresql_where=text("is_default")),
         CheckConstraint("desired_instances >= 0", name="instances_not_negative"),
         CheckConstraint("ttl > interval '0'", name="ttl_positive"),

@@ -399,6 +399,8 @@ CREATE TABLE presets (
     CONSTRAINT fk_presets_paused_by FOREIGN KEY(paused_by) REFERENCES users (id)
 );
 
+CREATE INDEX ix_presets_over_quota ON presets (organization_id) WHERE over_quota_since IS NOT NULL;
+
 CREATE INDEX ix_presets_pools ON presets (template_id) WHERE desired_instances IS NOT NULL;
 
 CREATE UNIQUE INDEX uq_presets_default ON presets (version_id) WHERE is_default;
