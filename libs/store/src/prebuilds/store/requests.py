@@ -97,6 +97,20 @@ async def first_answer(tx: Transaction, key: RequestKey, content: bytes) -> Json
     return answer
 
 
+async def admit_or_answer(tx: Transaction, key: RequestKey, content: bytes, answer: Json) -> Json | None:
+    """Put the request on record, or give the first answer; None where it is new. Locks as `admit`.
+
+    Raises Refusal REQUEST_ID_REUSED where the id was used for another request, and TRANSACTION_CONFLICT where the first
+    answer expires at this moment.
+    """
+    if await admit(tx, key, content, answer):
+        return None
+    first = await first_answer(tx, key, content)
+    if first is None:
+        raise Refusal(Reason.TRANSACTION_CONFLICT, "the first answer to this request has just expired; ask again")
+    return first
+
+
 def _is(key: RequestKey) -> ColumnElement[bool]:
     return and_(
         Request.organization_id == key.organization_id,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
-from uuid import NAMESPACE_URL, UUID, uuid4, uuid5
+from uuid import UUID
 
 from prebuilds.chassis.caller import Caller
 from prebuilds.chassis.paging import Page, PageWish
@@ -28,6 +28,7 @@ from prebuilds.reconciler.queries.people import (
 from prebuilds.reconciler.queries.templates import lock_templates_of
 from prebuilds.reconciler.queries.versions import lock_pools
 from prebuilds.reconciler.queries.views import OrganizationRow
+from prebuilds.reconciler.request_ids import id_of_request
 from prebuilds.store.audit import AuditEntry, changes, record_deed
 from prebuilds.store.database import Database
 from prebuilds.store.outbox.writer import Event, append_many
@@ -46,13 +47,6 @@ class OrganizationOrder:
     request_id: str
 
 
-def id_of_request(caller: Caller, method: str, scope: str, request_id: str) -> UUID:
-    """The id of what a request makes, where no organisation keeps the request: the same for each repetition."""
-    if not request_id:
-        return uuid4()
-    return uuid5(NAMESPACE_URL, f"{caller.key}\n{method}\n{scope}\n{request_id}")
-
-
 class Administering:
     """What people do with organisations."""
 
@@ -67,7 +61,7 @@ class Administering:
         """
 
         async def work(tx: Transaction) -> OrganizationRow:
-            organization_id = OrganizationId(id_of_request(caller, CREATE_ORGANIZATION, "", order.request_id))
+            organization_id = OrganizationId(id_of_request(caller, CREATE_ORGANIZATION, order.request_id))
             made = await insert_organization(tx, organization_id, order.name, order.display_name)
             request = RequestKey(organization_id, caller.key, CREATE_ORGANIZATION, order.request_id)
             content = fingerprint({"name": order.name, "display_name": order.display_name})

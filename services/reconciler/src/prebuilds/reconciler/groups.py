@@ -15,7 +15,7 @@ from prebuilds.domain.events import EventKind
 from prebuilds.domain.ids import GroupId
 from prebuilds.domain.refusals import Reason, Refusal
 from prebuilds.reconciler.access import actor_of, check_access, organization_for
-from prebuilds.reconciler.members import meant_by, one_named, refuse_system
+from prebuilds.reconciler.naming import meant_by, one_named, refuse_system
 from prebuilds.reconciler.queries.groups import (
     add_to_group,
     delete_group,
@@ -30,7 +30,7 @@ from prebuilds.reconciler.queries.views import SYSTEM_GROUP, GroupRow
 from prebuilds.store.audit import AuditEntry, changes, record_deed
 from prebuilds.store.database import Database
 from prebuilds.store.outbox.writer import append
-from prebuilds.store.requests import RequestKey, admit, fingerprint, first_answer
+from prebuilds.store.requests import RequestKey, admit_or_answer, fingerprint
 from prebuilds.store.transactions import Transaction
 
 CREATE_GROUP: Final = "AdminService.CreateGroup"
@@ -73,10 +73,8 @@ class Groups:
             request = RequestKey(organization.id, caller.key, CREATE_GROUP, order.request_id)
             values = {"name": order.name, "quota_allowance": order.quota_allowance}
             content = fingerprint(values)
-            if not await admit(tx, request, content, {"group_id": str(group_id)}):
-                first = await first_answer(tx, request, content)
-                if first is None:
-                    raise Refusal(Reason.TRANSACTION_CONFLICT, "the first answer to this request has just expired")
+            first = await admit_or_answer(tx, request, content, {"group_id": str(group_id)})
+            if first is not None:
                 return await group_for(tx, caller, UUID(first["group_id"]), Action.CREATE)
             await insert_group(tx, group_id, organization.id, order.name, order.quota_allowance)
             group = await group_for(tx, caller, group_id, Action.CREATE)

@@ -8,15 +8,14 @@ from datetime import datetime
 
 from prebuilds.chassis.caller import Caller
 from prebuilds.chassis.policy import Action, Resource
-from prebuilds.domain.events import EventKind
-from prebuilds.domain.ids import OrganizationId, PresetId, TemplateId
+from prebuilds.domain.ids import PresetId
 from prebuilds.domain.refusals import Reason, Refusal
 from prebuilds.reconciler.access import actor_of, organization_for, template_named
+from prebuilds.reconciler.news import tell_of_presets
 from prebuilds.reconciler.queries.steering import count_unexpired, invalidate, lock_presets, read_names
 from prebuilds.reconciler.queries.templates import lock_template
 from prebuilds.store.audit import AuditEntry, record_deed
 from prebuilds.store.database import Database
-from prebuilds.store.outbox.writer import append
 from prebuilds.store.transactions import Transaction
 
 
@@ -76,18 +75,10 @@ class Invalidating:
                 actor_of(caller), "invalidate", "template", template.id, template.name, scope.id, details
             )
             await record_deed(tx, entry)
-            await wake(tx, scope.id, template.id, ids)
+            await tell_of_presets(tx, scope.id, template.id, ids)
             return Invalidated(ids, prebuilds, at)
 
         return await self._database.run("invalidate presets", work)
-
-
-async def wake(
-    tx: Transaction, organization_id: OrganizationId, template_id: TemplateId, preset_ids: Sequence[PresetId]
-) -> None:
-    """Tell the reconciler, when this has committed, that these presets were changed."""
-    payload = {"preset_ids": [str(id_) for id_ in preset_ids]}
-    await append(tx, EventKind.TEMPLATE_CHANGED, template_id, organization_id=organization_id, payload=payload)
 
 
 def _meant(presets: Mapping[PresetId, str], named: Sequence[str]) -> Mapping[PresetId, str]:

@@ -14,13 +14,13 @@ from prebuilds.chassis.policy import Action, Resource
 from prebuilds.domain.ids import OrganizationId, ProvisionerKeyId
 from prebuilds.domain.refusals import Reason, Refusal, Violation
 from prebuilds.reconciler.access import actor_of, check_access, is_operator, organization_for
-from prebuilds.reconciler.administering import id_of_request
 from prebuilds.reconciler.queries.keys import find_keys, insert_key, lock_key, mark_revoked, update_key
 from prebuilds.reconciler.queries.people import keep_organization
 from prebuilds.reconciler.queries.views import KeyRow
+from prebuilds.reconciler.request_ids import id_of_request
 from prebuilds.store.audit import AuditEntry, changes, record_deed
 from prebuilds.store.database import Database
-from prebuilds.store.requests import RequestKey, admit, fingerprint, first_answer
+from prebuilds.store.requests import RequestKey, admit_or_answer, fingerprint
 from prebuilds.store.transactions import Transaction
 
 CREATE_KEY: Final = "AdminService.CreateProvisionerKey"
@@ -71,13 +71,14 @@ class Keys:
             organization_id = await scope_of_keys(tx, caller, order.organization, Action.CREATE)
             key_id = ProvisionerKeyId(uuid4())
             if organization_id is None:
-                key_id = ProvisionerKeyId(id_of_request(caller, CREATE_KEY, "", order.request_id))
+                key_id = ProvisionerKeyId(id_of_request(caller, CREATE_KEY, order.request_id))
             else:
                 request = RequestKey(organization_id, caller.key, CREATE_KEY, order.request_id)
-                first = await _first_made(tx, request, order, key_id)
-                if first is not None:
-                    return CreatedKey(first, "")
+                content = fingerprint({"name": order.name, "tags": dict(order.tags)})
+                first = await admit_or_answer(tx, request, content, {"key_id": str(key_id)})
                 await keep_organization(tx, organization_id)
+                if first is not None:
+                    return CreatedKey((await find_keys(tx, id_=UUID(first["key_id"])))[0], "")
             new = make_daemon_key(key_id)
             made = await insert_key(
                 tx,
@@ -174,17 +175,6 @@ async def scope_of_keys(tx: Transaction, caller: Caller, named: str, action: Act
     if is_operator(caller):
         return None
     raise Refusal.invalid(Violation("organization", "is required"))
-
-
-async def _first_made(tx: Transaction, request: RequestKey, order: KeyOrder, key_id: ProvisionerKeyId) -> KeyRow | None:
-    """The key that the request made before; None where it is new, and from now on kept under this id."""
-    content = fingerprint({"name": order.name, "tags": dict(order.tags)})
-    if await admit(tx, request, content, {"key_id": str(key_id)}):
-        return None
-    first = await first_answer(tx, request, content)
-    if first is None:
-        raise Refusal(Reason.TRANSACTION_CONFLICT, "the first answer to this request has just expired")
-    return (await find_keys(tx, id_=UUID(first["key_id"])))[0]
 
 
 async def _record(tx: Transaction, caller: Caller, verb: str, key: KeyRow, details: Mapping[str, object]) -> None:

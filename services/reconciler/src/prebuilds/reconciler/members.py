@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 from uuid import UUID
@@ -11,10 +11,10 @@ from prebuilds.chassis.caller import Caller
 from prebuilds.chassis.paging import Page, PageWish
 from prebuilds.chassis.policy import Action, Resource
 from prebuilds.domain.ids import OrganizationId, UserId
-from prebuilds.domain.names import is_id
 from prebuilds.domain.principals import Role
-from prebuilds.domain.refusals import Reason, Refusal, Violation
-from prebuilds.reconciler.access import actor_of, organization_for
+from prebuilds.domain.refusals import Reason, Refusal
+from prebuilds.reconciler.access import organization_for
+from prebuilds.reconciler.naming import one_named, refuse_system, system_owned
 from prebuilds.reconciler.queries.people import (
     end_membership,
     find_members,
@@ -23,11 +23,12 @@ from prebuilds.reconciler.queries.people import (
     owned_alone,
     set_roles,
 )
-from prebuilds.reconciler.queries.users import NamedUser, find_named_users
+from prebuilds.reconciler.queries.users import find_named_users
 from prebuilds.reconciler.queries.views import MemberRow
-from prebuilds.store.audit import AuditEntry, changes, record_deed
+from prebuilds.reconciler.recording import record_membership
+from prebuilds.store.audit import changes
 from prebuilds.store.database import Database
-from prebuilds.store.requests import RequestKey, admit, fingerprint, first_answer
+from prebuilds.store.requests import RequestKey, admit_or_answer, fingerprint
 from prebuilds.store.transactions import Transaction
 
 CREATE_MEMBER: Final = "AdminService.CreateMember"
@@ -69,10 +70,8 @@ class Members:
             refuse_system(user)
             request = RequestKey(organization.id, caller.key, CREATE_MEMBER, order.request_id)
             content = fingerprint({"user": order.user, "roles": sorted(order.roles)})
-            if not await admit(tx, request, content, {"user_id": str(user.id)}):
-                first = await first_answer(tx, request, content)
-                if first is None:
-                    raise Refusal(Reason.TRANSACTION_CONFLICT, "the first answer to this request has just expired")
+            first = await admit_or_answer(tx, request, content, {"user_id": str(user.id)})
+            if first is not None:
                 return await member_of(tx, organization.id, UserId(UUID(first["user_id"])))
             made = await insert_member(tx, organization.id, user.id, order.roles)
             member = await member_of(tx, organization.id, user.id)
@@ -144,54 +143,12 @@ class Members:
         await self._database.run("delete member", work)
 
 
-def meant_by(named: str, found: Collection[NamedUser]) -> list[NamedUser]:
-    """Tell who of these goes by that name or id; somebody else's name is never the system user's."""
-    by_id = UUID(named) if is_id(named) else None
-    meant = [user for user in found if (user.id == by_id if by_id else user.name == named)]
-    return [user for user in meant if not user.is_system] or meant
-
-
-def one_named(named: str, found: Collection[NamedUser], *, kind: str = "user", field: str = "user") -> NamedUser:
-    """Tell who of these is meant; raises Refusal NOT_FOUND.
-
-    Refuses INVALID_FIELDS where the name is not one user's alone; `field` is where the caller wrote it.
-    """
-    meant = meant_by(named, found)
-    if not meant:
-        raise Refusal.not_found(kind, named)
-    if len(meant) > 1:
-        raise Refusal.invalid(Violation(field, "is the name of several people; give the id"))
-    return meant[0]
-
-
-def refuse_system(user: NamedUser) -> None:
-    """Refuse SYSTEM_OWNED for the system user: where it takes part is the system's own matter."""
-    if user.is_system:
-        raise _system_owned(user.name)
-
-
 async def member_of(tx: Transaction, organization_id: OrganizationId, user_id: UserId) -> MemberRow:
     """The user's part in an organisation; raises Refusal NOT_FOUND."""
     found = await find_members(tx, [organization_id], user_id=user_id, with_system=True)
     if not found:
         raise Refusal.not_found("member", str(user_id))
     return found[0]
-
-
-async def record_membership(
-    tx: Transaction, caller: Caller, verb: str, member: MemberRow, details: dict[str, object]
-) -> None:
-    """Write down who changed a membership."""
-    entry = AuditEntry(
-        actor_of(caller),
-        verb,
-        "member",
-        member.user_id,
-        member.user_name,
-        member.organization_id,
-        details,
-    )
-    await record_deed(tx, entry)
 
 
 async def _refuse_last_owner(tx: Transaction, member: MemberRow) -> None:
@@ -202,8 +159,4 @@ async def _refuse_last_owner(tx: Transaction, member: MemberRow) -> None:
 
 def _refuse_system_member(member: MemberRow) -> None:
     if member.is_system:
-        raise _system_owned(member.user_name)
-
-
-def _system_owned(name: str) -> Refusal:
-    return Refusal(Reason.SYSTEM_OWNED, f"user {name!r} is the system's own")
+        raise system_owned(member.user_name)

@@ -9,11 +9,12 @@ from prebuilds.chassis.caller import Caller
 from prebuilds.chassis.policy import Action
 from prebuilds.domain.ids import VersionId
 from prebuilds.reconciler.access import actor_of, template_for, version_for
+from prebuilds.reconciler.news import tell_of_change
 from prebuilds.reconciler.queries.templates import LockedTemplate, set_active_version
 from prebuilds.reconciler.queries.versions import lock_pools
 from prebuilds.reconciler.queries.views import TemplateRow, VersionRow
 from prebuilds.reconciler.rules.manifest import Manifest
-from prebuilds.reconciler.templating import lock_live, tell_of_change
+from prebuilds.reconciler.templating import lock_live
 from prebuilds.store.audit import AuditEntry, changes, record_deed
 from prebuilds.store.database import Database
 from prebuilds.store.transactions import Transaction

@@ -10,7 +10,6 @@ from uuid import UUID, uuid4
 from prebuilds.chassis.caller import Caller
 from prebuilds.chassis.policy import Action, Resource
 from prebuilds.domain.ids import OrganizationId, TemplateId, VersionId
-from prebuilds.domain.refusals import Reason, Refusal
 from prebuilds.reconciler.access import actor_of, organization_for
 from prebuilds.reconciler.archives import CheckedArchive, check_archive
 from prebuilds.reconciler.promoting import make_active
@@ -27,7 +26,7 @@ from prebuilds.reconciler.queries.views import PresetView, TemplateRow, VersionR
 from prebuilds.reconciler.rules.manifest import MAX_PRESETS, Manifest
 from prebuilds.store.audit import AuditEntry, record_deed
 from prebuilds.store.database import Database
-from prebuilds.store.requests import RequestKey, admit, fingerprint, first_answer, set_answer
+from prebuilds.store.requests import RequestKey, admit_or_answer, fingerprint, set_answer
 from prebuilds.store.transactions import Transaction
 
 METHOD: Final = "TemplateService.PushTemplateVersion"
@@ -100,12 +99,10 @@ async def _store(
         }
     )
     version_id, manifest = VersionId(uuid4()), checked.manifest
-    if not await admit(tx, request, content, {}):
-        first = await first_answer(tx, request, content)
-        if first is None:
-            raise Refusal(Reason.TRANSACTION_CONFLICT, "the first answer to this request has just expired; ask again")
-        return await _read(tx, VersionId(UUID(first["version_id"])), manifest, created=first["template_created"])
+    first = await admit_or_answer(tx, request, content, {})
     await keep_organization(tx, organization_id)
+    if first is not None:
+        return await _read(tx, VersionId(UUID(first["version_id"])), manifest, created=first["template_created"])
     template = await make_or_lock_template(
         tx, organization_id, order.template or manifest.name, description=manifest.description
     )

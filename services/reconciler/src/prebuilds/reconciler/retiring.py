@@ -11,10 +11,11 @@ from uuid import UUID
 from prebuilds.chassis.caller import Caller
 from prebuilds.chassis.policy import Action
 from prebuilds.reconciler.access import actor_of, template_for
+from prebuilds.reconciler.news import tell_of_change
 from prebuilds.reconciler.queries.templates import TemplateUse, count_use, lock_template, update_template
 from prebuilds.reconciler.queries.versions import lock_pools
 from prebuilds.reconciler.queries.views import TemplateRow
-from prebuilds.reconciler.templating import lock_live, tell_of_change
+from prebuilds.reconciler.templating import lock_live
 from prebuilds.store.audit import AuditEntry, changes, record_deed
 from prebuilds.store.database import Database
 from prebuilds.store.transactions import Transaction

@@ -7,7 +7,7 @@ from prebuilds.chassis.policy import Action
 from prebuilds.domain.ids import PresetId
 from prebuilds.reconciler.access import actor_of, pool_for
 from prebuilds.reconciler.inspecting import BlockKind, Inspector, PoolView
-from prebuilds.reconciler.invalidating import wake
+from prebuilds.reconciler.news import tell_of_presets
 from prebuilds.reconciler.queries.steering import lock_presets, request_retry
 from prebuilds.store.audit import AuditEntry, record_deed
 from prebuilds.store.database import Database
@@ -46,7 +46,7 @@ class Retrying:
                 preset.organization_id,
             )
             await record_deed(tx, entry)
-            await wake(tx, preset.organization_id, preset.template_id, [preset_id])
+            await tell_of_presets(tx, preset.organization_id, preset.template_id, [preset_id])
             preset = await pool_for(tx, caller, preset_id, Action.UPDATE)
             (pool,) = await self._inspector.look(tx, [preset])
             return pool

@@ -9,8 +9,7 @@ from uuid import UUID, uuid4
 
 from prebuilds.chassis.caller import Caller
 from prebuilds.chassis.policy import Action, Resource
-from prebuilds.domain.events import EventKind
-from prebuilds.domain.ids import OrganizationId, TemplateId
+from prebuilds.domain.ids import TemplateId
 from prebuilds.domain.refusals import Reason, Refusal
 from prebuilds.reconciler.access import actor_of, organization_for
 from prebuilds.reconciler.queries.people import keep_organization
@@ -24,8 +23,7 @@ from prebuilds.reconciler.queries.templates import (
 from prebuilds.reconciler.queries.views import TemplateRow
 from prebuilds.store.audit import AuditEntry, record_deed
 from prebuilds.store.database import Database
-from prebuilds.store.outbox.writer import append
-from prebuilds.store.requests import RequestKey, admit, fingerprint, first_answer
+from prebuilds.store.requests import RequestKey, admit_or_answer, fingerprint
 from prebuilds.store.transactions import Transaction
 
 METHOD: Final = "TemplateService.CreateTemplate"
@@ -72,12 +70,10 @@ class Templating:
                 max_starting=order.max_starting,
             )
             content = fingerprint({name: str(value) for name, value in asdict(template).items()})
-            if not await admit(tx, request, content, {"template_id": str(template_id)}):
-                first = await first_answer(tx, request, content)
-                if first is None:
-                    raise Refusal(Reason.TRANSACTION_CONFLICT, "the first answer to this request has just expired")
-                return (await find_templates(tx, id_=UUID(first["template_id"]), with_deleted=True))[0]
+            first = await admit_or_answer(tx, request, content, {"template_id": str(template_id)})
             await keep_organization(tx, organization.id)
+            if first is not None:
+                return (await find_templates(tx, id_=UUID(first["template_id"]), with_deleted=True))[0]
             await insert_template(tx, template_id, organization.id, template)
             entry = AuditEntry(actor_of(caller), "create", "template", template_id, order.name, organization.id)
             await record_deed(tx, entry)
@@ -92,14 +88,3 @@ async def lock_live(tx: Transaction, id_: TemplateId, name: str) -> LockedTempla
     if template.deleted:
         raise Refusal(Reason.TEMPLATE_DELETED, f"template {name!r} is deleted", metadata={"subject": f"template:{id_}"})
     return template
-
-
-async def tell_of_change(tx: Transaction, organization_id: OrganizationId, id_: TemplateId) -> None:
-    """Append the news that a template changed: the reconciler looks at all of its pools."""
-    await append(
-        tx,
-        EventKind.TEMPLATE_CHANGED,
-        id_,
-        organization_id=organization_id,
-        payload={"template_id": str(id_)},
-    )

@@ -12,9 +12,10 @@ from prebuilds.chassis.caller import Caller
 from prebuilds.chassis.policy import Action
 from prebuilds.domain.durations import written
 from prebuilds.reconciler.access import actor_of, template_for
+from prebuilds.reconciler.news import tell_of_change
 from prebuilds.reconciler.queries.templates import update_template
 from prebuilds.reconciler.queries.views import TemplateRow
-from prebuilds.reconciler.templating import lock_live, tell_of_change
+from prebuilds.reconciler.templating import lock_live
 from prebuilds.store.audit import AuditEntry, changes, record_deed
 from prebuilds.store.database import Database
 from prebuilds.store.transactions import Transaction

@@ -13,8 +13,6 @@ from prebuilds.chassis.policy import Action, Resource
 from prebuilds.domain.ids import OrganizationId, UserId
 from prebuilds.domain.refusals import Reason, Refusal, Violation
 from prebuilds.reconciler.access import actor_of, is_operator, organization_for
-from prebuilds.reconciler.administering import id_of_request
-from prebuilds.reconciler.members import record_membership
 from prebuilds.reconciler.queries.people import (
     end_membership,
     find_members,
@@ -24,6 +22,8 @@ from prebuilds.reconciler.queries.people import (
 )
 from prebuilds.reconciler.queries.users import find_users, insert_user, mark_deleted, rename_user
 from prebuilds.reconciler.queries.views import MemberRow, UserRow
+from prebuilds.reconciler.recording import record_membership
+from prebuilds.reconciler.request_ids import id_of_request
 from prebuilds.store.audit import AuditEntry, changes, record_deed
 from prebuilds.store.database import Database
 from prebuilds.store.transactions import Transaction
@@ -69,7 +69,7 @@ class Users:
         """
 
         async def work(tx: Transaction) -> UserRow:
-            user_id = UserId(id_of_request(caller, CREATE_USER, "", order.request_id))
+            user_id = UserId(id_of_request(caller, CREATE_USER, order.request_id))
             made = await insert_user(tx, user_id, name=order.name, issuer=order.issuer, subject=order.subject)
             user = await _user(tx, user_id)
             if not made and (user.name, user.issuer, user.subject) != (order.name, order.issuer, order.subject):
