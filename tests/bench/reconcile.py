@@ -18,7 +18,7 @@ from tests.bench.pools import IN_PLACE, PREBUILDS, UNEVEN, WITH_SCHEDULES, Pools
 from tests.bench.programs import Program, open_programs
 from tests.bench.report import Report, progress
 from tests.bench.servers import SETTINGS, Servers, open_servers
-from tests.bench.watching import tally, watch_connections, watch_statements
+from tests.bench.watching import most_at_once, watch_statements
 from tests.support.waiting import eventually
 
 REPLICAS = 3
@@ -109,24 +109,38 @@ async def _measure_large(report: Report, servers: Servers, pools: Pools, sizes: 
         report.count("statements_per_pass", "statements of that pass", statements, "BEGIN and COMMIT included")
         report.count("presets_with_schedules", "presets with two schedules", pools.count(WITH_SCHEDULES))
         times: list[float] = []
-        passes: list[pool_pb2.PassStatistics] = []
-        with progress("passes of the mix"), watch_connections(pools.url) as connections:
+        with progress("passes of the mix"):
             for _ in range(sizes.rounds):
-                pools.claim(claims=2, every=WITH_WORK)
-                expired = pools.expire(every=WITH_WORK)
-                pools.settle()
+                expired = _make_work(pools)
                 took, statistics = await _timed(program)
-                assert statistics.presets_reconciled == pools.presets // WITH_WORK, statistics
-                assert statistics.deleted == expired, statistics
+                _check_mix(statistics, pools, expired)
                 times.append(took)
-                passes.append(statistics)
                 await _check(program, pools)
                 pools.finish()
-        done = f"{passes[-1].created:,} created, {passes[-1].deleted:,} deleted"
+        with progress("one more, to see what it uses"):
+            expired = _make_work(pools)
+            with watch_statements(pools.url, servers.postgres.log_file) as seen:
+                statistics = await program.reconcile()
+            _check_mix(statistics, pools, expired)
+        done = f"{statistics.created:,} created, {statistics.deleted:,} deleted"
         report.seconds("mix_pass_s", f"pass in which 1 of {WITH_WORK} presets has work", times, done)
-        report.count("presets_reconciled", "presets reconciled in it", passes[-1].presets_reconciled)
-        others = f"{connections.busy} with the relay's, of {connections.open}"
-        report.count("connections", "connections that passes used at most", connections.in_passes, others)
+        report.count("presets_reconciled", "presets reconciled in it", statistics.presets_reconciled)
+        connections = most_at_once(seen.of_passes())
+        others = f"{most_at_once(seen.transactions)} with all else that the program does meanwhile"
+        report.count("connections", "connections that passes used at most, of 10", connections, others)
+
+
+def _make_work(pools: Pools) -> int:
+    """Give one in twenty presets work: all of these lack two, some have an expired one; how many expired."""
+    pools.claim(claims=2, every=WITH_WORK)
+    expired = pools.expire(every=WITH_WORK)
+    pools.settle()
+    return expired
+
+
+def _check_mix(statistics: pool_pb2.PassStatistics, pools: Pools, expired: int) -> None:
+    assert statistics.presets_reconciled == pools.presets // WITH_WORK, statistics
+    assert statistics.deleted == expired, statistics
 
 
 async def _measure_contention(report: Report, servers: Servers, pools: Pools, sizes: Sizes) -> None:
@@ -168,9 +182,9 @@ async def _measure_idle(report: Report, program: Program, pools: Pools, name: st
 
 
 async def _count_statements(servers: Servers, pools: Pools, program: Program) -> int:
-    with watch_statements(pools.url, servers.postgres.log_file) as statements:
+    with watch_statements(pools.url, servers.postgres.log_file) as seen:
         await program.reconcile()
-    return tally(statements.of_passes()).total()
+    return sum(len(each.statements) for each in seen.of_passes())
 
 
 async def _timed(program: Program) -> tuple[float, pool_pb2.PassStatistics]:

@@ -20,11 +20,11 @@ from psycopg import sql
 from prebuilds.embedded.nats import EmbeddedNats
 from prebuilds.embedded.postgres import EmbeddedPostgres
 from prebuilds.store.migrate import upgrade_blocking
+from tests.bench.watching import LOG_LINE_PREFIX
 
 SETTINGS: Final[Mapping[str, str]] = {"max_connections": "200", "shared_buffers": "64MB"}
 """Those of the laptop stack; everything else is Postgres' own default."""
-_LINES: Final = {"log_line_prefix": "<%a %c> "}
-"""How statements are told apart when they are counted, by program and session."""
+_LINES: Final = {"log_line_prefix": LOG_LINE_PREFIX}
 _MIGRATED: Final = "migrated"
 
 

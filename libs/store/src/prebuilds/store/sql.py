@@ -1,6 +1,10 @@
 """Statements in `.sql` files: read as bytes when their module is imported, with parameters named `%(name)s`.
 
 A literal `%` in a file is `%%`, in its comments too. Bytes are to psycopg a query that nobody put together at run time.
+
+Hot statements about a few rows say `= ANY(ARRAY(SELECT unnest(%(ids)s::uuid[])))`. `= ANY(%(ids)s)` Postgres plans anew
+each time, because the plan for an array of any length looks dearer to it than one for the array at hand, and often that
+takes longer than the statement. An array that it cannot see has one plan.
 """
 
 from __future__ import annotations

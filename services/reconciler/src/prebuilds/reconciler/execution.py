@@ -23,7 +23,7 @@ from prebuilds.reconciler.rules.values import problems_of, values_of
 from prebuilds.store.faults import Fault
 from prebuilds.store.notifications import Notification, notify
 from prebuilds.store.pool.filling import cancel_pending, create_prebuilds, find_pending, mark_deleting
-from prebuilds.store.pool.locks import lock_prebuilds, lock_workspaces
+from prebuilds.store.pool.locks import lock_prebuilds_and_workspaces
 from prebuilds.store.transactions import Transaction
 
 MAX_MESSAGE: Final = 1000
@@ -64,7 +64,7 @@ async def execute(tx: Transaction, planned: Planned) -> Done:
     pending = await find_pending(tx, preset.key) if cancels else ()
     locking = sum(isinstance(action, Delete | CancelPending) for action in plan.actions)
     if locking > 1 and (concerned := {*doomed, *pending}):
-        await lock_workspaces(tx, sorted(await lock_prebuilds(tx, sorted(concerned))))
+        await lock_prebuilds_and_workspaces(tx, sorted(concerned))
     for action in plan.actions:
         match action:
             case CancelPending():

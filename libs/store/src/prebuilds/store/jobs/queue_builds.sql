@@ -14,11 +14,12 @@ build AS (
     SELECT
         o.build_id, w.organization_id, w.id, coalesce(latest.number, 0) + 1,
         coalesce(o.version_id, latest.version_id), coalesce(o.preset_id, latest.preset_id),
-        o.transition, o.reason, w.claim_generation, w.owner_id, u.name, w.name, o.initiator_id,
+        o.transition, o.reason, w.claim_generation, w.owner_id,
+        -- Looked up one by one: how many orders there are cannot be planned for, and all users are many.
+        (SELECT u.name FROM users AS u WHERE u.id = w.owner_id), w.name, o.initiator_id,
         coalesce(o.parameters, latest.parameters), coalesce(o.daily_cost, 0)
     FROM orders AS o
     JOIN workspaces AS w ON w.id = o.workspace_id
-    JOIN users AS u ON u.id = w.owner_id
     LEFT JOIN builds AS latest ON latest.id = w.latest_build_id
     ORDER BY w.id
     RETURNING id, organization_id, workspace_id, version_id, preset_id, owner_id, number
@@ -26,7 +27,8 @@ build AS (
 job AS (
     INSERT INTO jobs (id, organization_id, workspace_id, build_id, backend, tags, priority, traceparent)
     SELECT
-        o.job_id, b.organization_id, b.workspace_id, b.id, v.backend,
+        o.job_id, b.organization_id, b.workspace_id, b.id,
+        (SELECT v.backend FROM template_versions AS v WHERE v.id = b.version_id),
         coalesce(
             (
                 SELECT jsonb_build_object('host', earlier.host)
@@ -40,7 +42,6 @@ job AS (
         o.priority, %(traceparent)s
     FROM build AS b
     JOIN orders AS o ON o.build_id = b.id
-    JOIN template_versions AS v ON v.id = b.version_id
     RETURNING id, build_id, backend
 )
 UPDATE workspaces AS w

@@ -87,8 +87,9 @@ async def queue_builds(tx: Transaction, orders: Sequence[BuildOrder]) -> Sequenc
     if deletes := [order.workspace_id for order in orders if order.transition is Transition.DELETE]:
         await tx.run(_queries["revoke_agents"], {"workspace_ids": deletes})
     repeated = [build.workspace_id for build in queued if build.number > 1]
-    if repeated:
-        await supersede(tx, repeated, reason="another build was queued before the agent acknowledged")
+    # What the system user owns was never claimed, so there is no handover of it.
+    if owned := [build.workspace_id for build in queued if build.number > 1 and build.owner_id != SYSTEM_USER_ID]:
+        await supersede(tx, owned, reason="another build was queued before the agent acknowledged")
     revoked = {*starts, *deletes} & set(repeated)
     await append_many(tx, [event for build in queued for event in _news(build, revoked=build.workspace_id in revoked)])
     return queued

@@ -30,7 +30,7 @@ from prebuilds.store.jobs.news import build_changed
 from prebuilds.store.jobs.queueing import BuildOrder, QueuedBuild, queue_builds
 from prebuilds.store.outbox.rows import OutboxRow
 from prebuilds.store.outbox.writer import append_many
-from prebuilds.store.pool.locks import lock_prebuilds, lock_workspaces
+from prebuilds.store.pool.locks import lock_prebuilds_and_workspaces
 from prebuilds.store.pool_events import PoolEvent, record_pool_events
 from prebuilds.store.sql import SqlFolder
 from prebuilds.store.transactions import Transaction
@@ -126,18 +126,24 @@ async def mark_deleting(
     5). One whose delete came to nothing keeps its mark and gets another delete build; history counts it once. What a
     person asked for is that person's build, whatever `build_reason` says of the system's own.
     """
-    unclaimed = await lock_prebuilds(tx, workspace_ids)
+    unclaimed = await lock_prebuilds_and_workspaces(tx, workspace_ids)
     if not unclaimed:
         return ()
-    await lock_workspaces(tx, sorted(unclaimed))
-    cursor = await tx.run(_queries["mark_deleting"], {"workspace_ids": sorted(unclaimed)})
-    marked = {WorkspaceId(workspace_id): is_first for workspace_id, is_first in await cursor.fetchall()}
-    await record_pool_events(
-        tx, [_event(pool, kind, reason, workspace_id) for workspace_id, is_first in marked.items() if is_first]
+    marked = await tx.fetch_all(
+        _queries["mark_deleting"],
+        {
+            "workspace_ids": sorted(unclaimed),
+            "organization_id": pool.organization_id,
+            "template_id": pool.template_id,
+            "preset_name": pool.preset_name,
+            "kind": kind.value,
+            "reason": reason,
+        },
+        row=UUID,
     )
     why = build_reason if initiator_id == SYSTEM_USER_ID else BuildReason.USER
     return await queue_builds(
-        tx, [BuildOrder(workspace_id, Transition.DELETE, why, initiator_id) for workspace_id in marked]
+        tx, [BuildOrder(WorkspaceId(workspace_id), Transition.DELETE, why, initiator_id) for workspace_id in marked]
     )
 
 
@@ -155,10 +161,9 @@ async def cancel_pending(
     Nothing was built, so no daemon is needed. Locks pool rows, workspaces, builds, jobs by id; a job that a daemon
     takes meanwhile goes on, and so does everything of a preset that became active meanwhile (behaviour section 5).
     """
-    unclaimed = await lock_prebuilds(tx, workspace_ids)
+    unclaimed = await lock_prebuilds_and_workspaces(tx, workspace_ids)
     if not unclaimed:
         return ()
-    await lock_workspaces(tx, sorted(unclaimed))
     cursor = await tx.run(_queries["cancel_pending"], {"workspace_ids": sorted(unclaimed), "reason": reason})
     canceled = {WorkspaceId(workspace_id): BuildId(build_id) for workspace_id, build_id in await cursor.fetchall()}
     await tx.run(_queries["remove"], {"workspace_ids": sorted(canceled)})

@@ -3,6 +3,6 @@ SELECT
     id AS workspace_id, organization_id, owner_id, name, template_id, claim_generation, handover_generation,
     latest_build_id, deleted
 FROM workspaces
-WHERE id = ANY(%(workspace_ids)s)
+WHERE id = ANY(ARRAY(SELECT unnest(%(workspace_ids)s::uuid[])))
 ORDER BY id
 FOR NO KEY UPDATE

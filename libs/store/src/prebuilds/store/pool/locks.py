@@ -39,6 +39,17 @@ async def lock_workspaces(tx: Transaction, workspace_ids: Sequence[WorkspaceId])
     return await tx.fetch_all(_queries["lock_workspaces"], {"workspace_ids": list(workspace_ids)}, row=LockedWorkspace)
 
 
+async def lock_prebuilds_and_workspaces(
+    tx: Transaction, workspace_ids: Sequence[WorkspaceId]
+) -> frozenset[WorkspaceId]:
+    """Lock pool rows and their workspaces by both steps, in one statement; answers which are still unclaimed.
+
+    The workspaces are sorted before the first of them is locked, and for that all pool rows are read, locked.
+    """
+    cursor = await tx.run(_queries["lock_prebuilds_and_workspaces"], {"workspace_ids": list(workspace_ids)})
+    return frozenset(WorkspaceId(row[0]) for row in await cursor.fetchall())
+
+
 async def lock_prebuild_and_workspace(tx: Transaction, workspace_id: WorkspaceId) -> LockedWorkspace | None:
     """Lock one workspace by both steps; None where there is none of this id."""
     await lock_prebuilds(tx, [workspace_id])
