@@ -17,7 +17,7 @@ import pytest_asyncio
 
 from prebuilds.domain.builds import BuildOutcome
 from prebuilds.domain.ids import WorkspaceId
-from prebuilds.reconciler.passes import PassStatistics
+from prebuilds.reconciler.outcomes import PassStatistics
 from prebuilds.reconciler.queries.views import PauseScope
 from prebuilds.store.database import Database
 from tests.support.postgres import deadlocks

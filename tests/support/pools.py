@@ -3,24 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from typing import Any
+from uuid import uuid4
 
+import pytest
 from opentelemetry.metrics import NoOpMeter
-from sqlalchemy import select, update
+from sqlalchemy import insert, select, update
 
 from prebuilds.domain.builds import BuildOutcome, FailureClass
-from prebuilds.domain.ids import JobId, WorkspaceId
+from prebuilds.domain.ids import JobId, OrganizationId, PresetId, WorkspaceId
 from prebuilds.domain.pools import PresetStatus
+from prebuilds.events.bodies import to_hint, to_wire
 from prebuilds.reconciler.hints import Hints
-from prebuilds.reconciler.passes import PassStatistics, Reconciler
-from prebuilds.reconciler.queries.pools import PresetRow, read_presets
+from prebuilds.reconciler.outcomes import PassStatistics
+from prebuilds.reconciler.passes import Reconciler
+from prebuilds.reconciler.queries.pools import Extent, PresetRow, read_presets
 from prebuilds.reconciler.rules.planner import Config
-from prebuilds.reconciler.wakeups import EVERYTHING
+from prebuilds.reconciler.wakeups import EVERYTHING, extent_of
 from prebuilds.store import schema
 from prebuilds.store.database import Database
 from prebuilds.store.jobs.finishing import BuildResult, finish_build, lock_job
+from prebuilds.store.outbox.rows import OutboxRow
 from prebuilds.store.pool.filling import PoolKey
 from tests.support.reconciling import Stage
 
@@ -29,7 +34,12 @@ IMPATIENT = Config(backoff_interval=timedelta(0))
 
 
 def make_reconciler(
-    database: Database, *, config: Config = IMPATIENT, hints: Hints | None = None, concurrency: int = 2
+    database: Database,
+    *,
+    config: Config = IMPATIENT,
+    hints: Hints | None = None,
+    concurrency: int = 2,
+    tick: timedelta = timedelta(),
 ) -> Reconciler:
     return Reconciler(
         database,
@@ -38,6 +48,7 @@ def make_reconciler(
         lookback=timedelta(hours=1),
         concurrency=concurrency,
         meter=NoOpMeter("test"),
+        tick=tick,
     )
 
 
@@ -136,3 +147,49 @@ class Passes:
             await tx.execute(
                 update(schema.Template).where(schema.Template.id == self.pool.template_id).values(**values)
             )
+
+
+def pools_told_of(row: OutboxRow) -> Extent:
+    """What the reconciler makes of an event."""
+    wire = to_wire(row)
+    hint = to_hint(wire.subject, wire.body, wire.headers)
+    assert hint is not None
+    return extent_of(hint)
+
+
+async def make_neighbour(database: Database, pool: PoolKey, name: str, *, instances: int) -> PoolKey:
+    """Another preset of the same version."""
+    preset_id = PresetId(uuid4())
+    values = {"id": preset_id, "name": name, "is_default": False, "desired_instances": instances}
+    key = {name: getattr(pool, name) for name in ("organization_id", "template_id", "version_id")}
+    async with database.transaction("test") as tx:
+        await tx.execute(insert(schema.Preset).values(**key, **values))
+    return replace(pool, preset_id=preset_id, preset_name=name)
+
+
+async def allow(database: Database, organization_id: OrganizationId, allowance: int | None) -> None:
+    """Set what the prebuilds of an organisation may cost."""
+    group = schema.Group
+    async with database.transaction("test") as tx:
+        known = await tx.execute(
+            update(group)
+            .where(group.organization_id == organization_id, group.name == "prebuilds")
+            .values(quota_allowance=allowance)
+        )
+        if not known.rowcount:
+            await tx.execute(
+                insert(group).values(organization_id=organization_id, name="prebuilds", quota_allowance=allowance)
+            )
+
+
+def count_tries(patch: pytest.MonkeyPatch, database: Database) -> list[str]:
+    """The transactions that are begun from here on for the work on pools."""
+    tries: list[str] = []
+    run = database.run
+
+    async def run_and_count(name: str, *arguments: Any, **named: Any) -> Any:
+        tries.append(name)
+        return await run(name, *arguments, **named)
+
+    patch.setattr(database, "run", run_and_count)
+    return tries

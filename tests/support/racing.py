@@ -26,7 +26,8 @@ from prebuilds.domain.principals import Person
 from prebuilds.domain.refusals import Refusal
 from prebuilds.reconciler.hints import Hints
 from prebuilds.reconciler.invalidating import Invalidating, InvalidationOrder
-from prebuilds.reconciler.passes import PassStatistics, Reconciler
+from prebuilds.reconciler.outcomes import PassStatistics
+from prebuilds.reconciler.passes import Reconciler
 from prebuilds.reconciler.pausing import PauseTarget, Pausing
 from prebuilds.reconciler.promoting import Promoting
 from prebuilds.reconciler.pushing import Pushing, PushOrder

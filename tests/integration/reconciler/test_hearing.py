@@ -18,7 +18,8 @@ from prebuilds.embedded.nats import EmbeddedNats
 from prebuilds.reconciler import passes
 from prebuilds.reconciler.execution import Done, execute
 from prebuilds.reconciler.hints import Hints
-from prebuilds.reconciler.passes import PassStatistics, Reconciler
+from prebuilds.reconciler.outcomes import PassStatistics
+from prebuilds.reconciler.passes import Reconciler
 from prebuilds.reconciler.queries.pools import Extent
 from prebuilds.store.database import Database
 from prebuilds.v1 import admin_pb2, pool_pb2

@@ -14,21 +14,18 @@ from prebuilds.domain.builds import BackendKind, BuildOutcome, FailureClass, Job
 from prebuilds.domain.events import EventKind
 from prebuilds.domain.ids import PresetId, VersionId, WorkspaceId
 from prebuilds.domain.pools import PresetStatus
-from prebuilds.events.bodies import to_hint, to_wire
 from prebuilds.provisioner.rules.lost_jobs import Patience
 from prebuilds.provisioner.sweeps import sweep
 from prebuilds.reconciler.queries.pools import Extent
 from prebuilds.reconciler.rules.planner import Config
-from prebuilds.reconciler.wakeups import extent_of
 from prebuilds.store import schema
 from prebuilds.store.database import Database
-from prebuilds.store.outbox.rows import OutboxRow
 from prebuilds.store.pool.filling import PoolKey
 from prebuilds.store.pool.locks import lock_prebuild_and_workspace
 from prebuilds.store.pool.readiness import refresh_readiness
 from prebuilds.v1 import pool_service_pb2, template_pb2
 from tests.support.builders import claim_prebuild, make_organization, make_pool, make_user
-from tests.support.pools import IMPATIENT, Passes
+from tests.support.pools import IMPATIENT, Passes, pools_told_of
 from tests.support.reconciling import Client, Reconcilers, Stage, make_manifest
 from tests.support.waiting import eventually
 
@@ -361,14 +358,6 @@ async def test_a_retry_that_the_infrastructure_ended_is_still_owed(passes: Passe
     assert (await passes.preset()).status is HARD_LIMITED
 
 
-def pools_told_of(row: OutboxRow) -> Extent:
-    """What the reconciler makes of an event."""
-    wire = to_wire(row)
-    hint = to_hint(wire.subject, wire.body, wire.headers)
-    assert hint is not None
-    return extent_of(hint)
-
-
 async def test_the_reconciler_hears_when_the_prebuild_of_a_retry_is_ready(passes: Passes) -> None:
     await passes.fail_until_limited()
     await ask_again(passes)
@@ -380,7 +369,8 @@ async def test_the_reconciler_hears_when_the_prebuild_of_a_retry_is_ready(passes
     await report(passes, trial, AgentState.READY)
 
     assert set(told) == {EventKind.AGENT_READY, EventKind.BUILD_CHANGED}, "no template has changed"
-    assert told[EventKind.BUILD_CHANGED] == Extent(preset_ids=frozenset({passes.pool.preset_id}))
+    its_pool = frozenset({passes.pool.preset_id})
+    assert told[EventKind.BUILD_CHANGED] == Extent(preset_ids=its_pool, neighbours_of=its_pool)
 
 
 async def test_who_becomes_ready_in_a_healthy_pool_tells_only_those_who_wait(passes: Passes) -> None:

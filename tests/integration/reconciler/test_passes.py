@@ -322,8 +322,8 @@ async def test_many_pools_use_no_more_connections_than_allowed(
     concurrency: int,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    for number in range(8):
-        await make_pool(database, organization, template=f"t{number}", instances=1)
+    pools = [await make_pool(database, organization, template=f"t{number}", instances=1) for number in range(8)]
+    few = Extent(preset_ids=frozenset(pool.preset_id for pool in pools[:concurrency]))
     async with (
         await psycopg.AsyncConnection.connect(database_url) as holder,
         await psycopg.AsyncConnection.connect(database_url, autocommit=True) as observer,
@@ -336,6 +336,8 @@ async def test_many_pools_use_no_more_connections_than_allowed(
         # No work gets beyond the workspaces that it makes.
         await holder.execute("LOCK TABLE workspaces IN SHARE MODE")
         filling = asyncio.create_task(passes.run_pass(EVERYTHING))
+        await until_waiting(observer, max(1, concurrency - 1))
+        hinted = asyncio.create_task(passes.run_pass(few))
         await until_waiting(observer, concurrency)
         # Its snapshot would be let through by Postgres.
         other = asyncio.create_task(passes.run_pass(EVERYTHING))
@@ -346,11 +348,11 @@ async def test_many_pools_use_no_more_connections_than_allowed(
         )
         assert await cursor.fetchone() == (concurrency,)
         await holder.rollback()
-        statistics = [await filling, await other]
+        statistics = [await filling, await other, await hinted]
 
     assert at_once.most == concurrency
-    assert [each.seen for each in statistics] == [8, 8]
-    assert (sum(each.created for each in statistics), [each.failed for each in statistics]) == (8, [0, 0])
+    assert [each.seen for each in statistics] == [8, 8, concurrency]
+    assert (sum(each.created for each in statistics), [each.failed for each in statistics]) == (8, [0, 0, 0])
 
 
 async def test_a_hint_that_comes_while_its_pool_is_worked_on_is_kept() -> None:

@@ -6,13 +6,14 @@ import asyncio
 from collections.abc import Sequence
 from datetime import timedelta
 
+import pytest
 import pytest_asyncio
-from sqlalchemy import insert, select, update
+from sqlalchemy import select, update
 from structlog.testing import capture_logs
 
 from prebuilds.domain.builds import FailureClass, Transition
 from prebuilds.domain.ids import OrganizationId
-from prebuilds.reconciler.hints import Hints
+from prebuilds.reconciler.hints import HELD_AGAIN_AFTER, Hints
 from prebuilds.reconciler.queries.pools import Extent
 from prebuilds.reconciler.rules.planner import Config
 from prebuilds.reconciler.wakeups import EVERYTHING
@@ -20,7 +21,7 @@ from prebuilds.store import schema
 from prebuilds.store.database import Database
 from prebuilds.store.quota import lock_quota
 from tests.support.builders import claim_prebuild, make_organization, make_pool, make_user
-from tests.support.pools import IMPATIENT, Passes, make_reconciler
+from tests.support.pools import IMPATIENT, Passes, allow, count_tries, make_reconciler, pools_told_of
 
 
 @pytest_asyncio.fixture
@@ -32,20 +33,6 @@ async def organization(database: Database) -> OrganizationId:
 async def passes(database: Database, organization: OrganizationId) -> Passes:
     """Passes over one pool of four prebuilds."""
     return Passes(database, await make_pool(database, organization, instances=4))
-
-
-async def allow(database: Database, organization_id: OrganizationId, allowance: int | None) -> None:
-    group = schema.Group
-    async with database.transaction("test") as tx:
-        known = await tx.execute(
-            update(group)
-            .where(group.organization_id == organization_id, group.name == "prebuilds")
-            .values(quota_allowance=allowance)
-        )
-        if not known.rowcount:
-            await tx.execute(
-                insert(group).values(organization_id=organization_id, name="prebuilds", quota_allowance=allowance)
-            )
 
 
 async def make_costly(passes: Passes, cost: int) -> None:
@@ -232,6 +219,57 @@ async def test_a_quota_that_another_replica_holds_is_passed_over_and_tried_again
     await hints.wakeups.wait(timedelta(seconds=10))
 
     assert (await replica.run_pass(hints.take())).created == 4
+
+
+async def test_pools_that_want_a_quota_which_another_replica_holds_are_given_up_and_tried_again_together(
+    database: Database, organization: OrganizationId, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pools = [await make_pool(database, organization, template=f"t{number}", instances=1) for number in range(6)]
+    elsewhere = await make_pool(database, await make_organization(database, "elsewhere"), template="u", instances=1)
+    await allow(database, organization, 10)
+    hints = Hints()
+    replica = make_reconciler(database, hints=hints)
+    async with database.transaction("another replica") as tx:
+        assert await lock_quota(tx, organization)
+        tries = count_tries(monkeypatch, database)
+        held = await replica.run_pass(EVERYTHING)
+        again = await replica.run_pass(EVERYTHING)
+    assert (held.held_elsewhere, held.created, len(tries)) == (6, 1, 3)
+    assert (again.held_elsewhere, again.seen) == (6, 7)
+
+    await hints.wakeups.wait(timedelta(seconds=10))
+
+    extent = hints.take()
+    assert extent == Extent(preset_ids=frozenset(pool.preset_id for pool in pools))
+    assert elsewhere.preset_id not in extent.preset_ids
+    assert (await replica.run_pass(extent)).created == 6
+    assert not await hints.wakeups.wait(HELD_AGAIN_AFTER[1]), "there was one later try for all of them"
+
+
+async def test_what_a_finished_delete_frees_is_handed_to_who_waited_for_it(
+    passes: Passes, database: Database, organization: OrganizationId
+) -> None:
+    waiting = Passes(database, await make_pool(database, organization, template="waiting", instances=0))
+    for each in (passes, waiting):
+        await make_costly(each, 4)
+    await allow(database, organization, 8)
+    await passes.set_preset(desired_instances=2)
+    assert (await passes.run()).created == 2
+    await passes.end(daily_cost=4)
+    await waiting.set_preset(desired_instances=2)
+    await passes.run()
+    assert (await waiting.preset()).over_quota_since is not None
+    await passes.set_preset(desired_instances=0)
+    assert (await passes.run()).deleted == 2
+    told: list[Extent] = []
+    database.on_commit(lambda rows: told.extend(pools_told_of(row) for row in rows))
+
+    await passes.stage.finish(await passes.stage.jobs(passes.preset_id, Transition.DELETE))
+
+    hinted = told[0] | told[-1]
+    assert waiting.pool.preset_id not in hinted.preset_ids
+    assert (await make_reconciler(database).run_pass(hinted)).created == 2
+    assert await used(waiting) == [4, 4]
 
 
 async def test_deletes_go_on_over_quota_and_make_room_once_they_are_done(

@@ -10,7 +10,8 @@ import pytest
 import pytest_asyncio
 
 from prebuilds.domain.ids import OrganizationId
-from prebuilds.reconciler.passes import PassStatistics, Reconciler
+from prebuilds.reconciler.outcomes import PassStatistics
+from prebuilds.reconciler.passes import Reconciler
 from prebuilds.reconciler.planning import Snapshot
 from prebuilds.reconciler.queries.pools import Extent, Taken, read_moment, take_preset
 from prebuilds.reconciler.wakeups import EVERYTHING

@@ -22,7 +22,7 @@ from prebuilds.reconciler.queries.pools import (
     read_quotas,
 )
 from prebuilds.reconciler.queries.surveys import survey
-from prebuilds.reconciler.rules.planner import Block, Config, plan
+from prebuilds.reconciler.rules.planner import Block, Config, Create, plan
 from prebuilds.reconciler.rules.state import Counts, History, count
 from prebuilds.reconciler.wakeups import EVERYTHING
 from prebuilds.reconciler.wishes import Wishes
@@ -74,8 +74,8 @@ def pools(database_url: str) -> Pools:
     return pools
 
 
-async def plan_each(tx: Transaction) -> tuple[set[PresetId], int]:
-    """The pools with work, and how many back off, each planned by itself."""
+async def plan_each(tx: Transaction) -> tuple[set[PresetId], set[PresetId], int]:
+    """The pools with work, those of them that only create, and how many back off, each planned by itself."""
     moment, wishes = await read_moment(tx), Wishes()
     presets = await read_all_pools(tx)
     ids = [preset.preset_id for preset in presets]
@@ -97,7 +97,14 @@ async def plan_each(tx: Transaction) -> tuple[set[PresetId], int]:
         if preset.paused_at is None
     }
     with_work = {preset_id for preset_id, made in plans.items() if made.has_work}
-    return with_work, sum(Block.BACKING_OFF in made.blocks for made in plans.values())
+    creating = {
+        preset_id
+        for preset_id, made in plans.items()
+        if made.status is None
+        and made.is_over_quota is None
+        and all(isinstance(action, Create) for action in made.actions)
+    }
+    return with_work, creating & with_work, sum(Block.BACKING_OFF in made.blocks for made in plans.values())
 
 
 async def test_pools_that_are_planned_together_get_the_plans_that_they_would_get_alone(
@@ -106,10 +113,14 @@ async def test_pools_that_are_planned_together_get_the_plans_that_they_would_get
     planning = Planning(config=CONFIG, lookback=LOOKBACK)
     async with database.read("test", snapshot=True) as tx:
         snapshot = await planning.take_snapshot(tx, EVERYTHING)
-        with_work, backing_off = await plan_each(tx)
+        with_work, creating, backing_off = await plan_each(tx)
         presets = await read_all_pools(tx)
 
-    assert {preset.preset_id for preset in snapshot.work} == with_work
+    work = {preset.preset_id for preset in snapshot.work}
+    bounded = {preset.preset_id for preset in presets if preset.max_starting is not None or preset.has_allowance}
+    assert work - bounded == with_work - bounded
+    # Of what a bound leaves each gets its share, not each all of it.
+    assert with_work - work <= bounded & creating
     assert snapshot.backing_off == backing_off > 0
     assert snapshot.seen == len(presets)
     assert snapshot.paused == sum(preset.paused_at is not None for preset in presets) > 0
@@ -186,17 +197,18 @@ async def test_hints_lead_to_their_pools_and_to_no_others(database: Database, po
     assert {preset.preset_id for preset in snapshot.work} == worked & expected
 
 
-async def test_statements_about_one_pool_are_planned_once_and_not_each_time(database: Database, pools: Pools) -> None:
+async def test_statements_about_few_pools_are_planned_once_and_not_each_time(database: Database, pools: Pools) -> None:
     async with database.read("test") as tx:
         ids = [preset.preset_id for preset in await read_all_pools(tx)]
         for preset_id in ids[:40]:
             await look_at(tx, preset_id, lookback=LOOKBACK, hard_limit=3)
             await survey(tx, [preset_id], lookback=LOOKBACK, hard_limit=3)
+            await survey(tx, [preset_id, ids[-1]], lookback=LOOKBACK, hard_limit=3)
         cursor = await tx.run(
             b"SELECT generic_plans, custom_plans FROM pg_prepared_statements WHERE statement ~ '^-- (Look|Survey)'"
         )
         planned = await cursor.fetchall()
 
-    assert len(planned) == 2
+    assert len(planned) == 3
     # Postgres plans the first five times to learn what that costs.
     assert all(generic > 20 and custom == 5 for generic, custom in planned), planned

@@ -17,6 +17,7 @@ from prebuilds.reconciler.wakeups import EVERYTHING, extent_of
 SUBJECT = uuid4()
 PRESET = PresetId(uuid4())
 ITS_POOL = Extent(preset_ids=frozenset({PRESET}))
+AND_ITS_NEIGHBOURS = Extent(preset_ids=frozenset({PRESET}), neighbours_of=frozenset({PRESET}))
 OF_WORKSPACE = Extent(workspace_ids=frozenset({WorkspaceId(SUBJECT)}))
 
 
@@ -33,7 +34,7 @@ def unread(event: EventKind) -> Hint:
     [
         (hint(EventKind.CLAIMED, preset_id=str(PRESET)), ITS_POOL),
         (unread(EventKind.CLAIMED), EVERYTHING),
-        (hint(EventKind.BUILD_CHANGED, preset_id=str(PRESET), is_prebuild=True), ITS_POOL),
+        (hint(EventKind.BUILD_CHANGED, preset_id=str(PRESET), is_prebuild=True), AND_ITS_NEIGHBOURS),
         (hint(EventKind.BUILD_CHANGED), OF_WORKSPACE),
         (hint(EventKind.BUILD_CHANGED, preset_id="none of ours", is_prebuild=True), OF_WORKSPACE),
         (unread(EventKind.BUILD_CHANGED), OF_WORKSPACE),

@@ -87,6 +87,7 @@ async def open_app(
             # Claims of other services are not concerned; our own requests keep half of the connections.
             concurrency=max(1, settings.database_pool_size // 2),
             meter=telemetry.meter,
+            tick=settings.reconciliation_interval,
         )
         wakeups = Wakeups(reconciler, hints, interval=settings.reconciliation_interval, metrics=loops)
         membership = Membership(database, interval=settings.reconciliation_interval, metrics=loops)

@@ -8,7 +8,8 @@ from prebuilds.domain.ids import PresetId
 from prebuilds.domain.refusals import Reason, Refusal
 from prebuilds.reconciler.access import is_operator, organization_for, template_named
 from prebuilds.reconciler.hints import Hints
-from prebuilds.reconciler.passes import PassStatistics, Reconciler
+from prebuilds.reconciler.outcomes import PassStatistics
+from prebuilds.reconciler.passes import Reconciler
 from prebuilds.reconciler.queries.pools import Extent, read_presets
 from prebuilds.store.database import Database
 

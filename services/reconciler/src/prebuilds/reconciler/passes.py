@@ -19,33 +19,40 @@ begin, so it saw all that this snapshot saw, planned it at a later present, and 
 came after it, this snapshot does not know either: hints and the tick tell. A clock that is set back costs a tick.
 
 Where the group `prebuilds` of an organisation has an allowance, its pools are worked on one after another: whoever
-does holds the organisation's quota, an advisory lock that comes before the preset's. In one process they wait for each
-other before they take a connection; what another replica holds is passed over like a preset.
+does holds the organisation's quota, an advisory lock that comes before the preset's. So are the pools of a template
+with `max_starting`, within one process: only replicas may exceed that, by one pass. They wait for each other before
+they take a connection. A quota that another replica holds is passed over like a preset, with all pools that want it.
+
+Several passes may be under way in one process. One that has much to do leaves a slot to those that have little, and a
+pool that one is at when another comes to it is looked at once more when that is done.
 """
 
 from __future__ import annotations
 
 import asyncio
 import random
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Sequence
 from contextlib import AbstractAsyncContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from enum import StrEnum
 from typing import Final, assert_never
+from uuid import UUID
+from weakref import WeakValueDictionary
 
 import structlog
 from opentelemetry.metrics import Meter
 
 from prebuilds.chassis.clock import Clock, SystemClock
-from prebuilds.domain.ids import OrganizationId
+from prebuilds.domain.ids import OrganizationId, PresetId, TemplateId
 from prebuilds.domain.refusals import Reason, Refusal
 from prebuilds.reconciler.execution import Done, execute
 from prebuilds.reconciler.hints import Hints
+from prebuilds.reconciler.outcomes import Outcome, PassStatistics, count_up, tell
 from prebuilds.reconciler.planning import Paused, Planned, Planning, Snapshot
 from prebuilds.reconciler.queries.pools import Extent, PresetRow, Taken, find_seen_to, take_preset
 from prebuilds.reconciler.rules.planner import Config
+from prebuilds.reconciler.slots import Slots
 from prebuilds.store.database import Database
 from prebuilds.store.quota import lock_quota
 from prebuilds.store.transactions import Transaction
@@ -56,36 +63,23 @@ _PASSING: Final = frozenset({Reason.DEPENDENCY_UNAVAILABLE, Reason.TRANSACTION_C
 _log = structlog.stdlib.get_logger(__name__)
 
 
-@dataclass(frozen=True, slots=True)
-class PassStatistics:
-    """What one pass saw and did."""
-
-    started_at: datetime
-    """By the database's clock."""
-    seen: int = 0
-    skipped: int = 0
-    """Pools without work, and those whose work another replica did meanwhile."""
-    reconciled: int = 0
-    held_elsewhere: int = 0
-    paused: int = 0
-    failed: int = 0
-    created: int = 0
-    deleted: int = 0
-    canceled: int = 0
-    backing_off: int = 0
-    snapshot_duration: timedelta = timedelta()
-    duration: timedelta = timedelta()
-
-
-class _Outcome(StrEnum):
-    HELD = "held_elsewhere"
-    SEEN_TO = "seen_to"
-    PAUSED = "paused"
-    FAILED = "failed"
-
-
 class _HeldError(Exception):
     """What is to be locked first is not: nothing of the transaction must stay, its mark on the preset neither."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Work:
+    """What a pass has still to work on: groups of pools that one bound holds together, each of one pool elsewhere."""
+
+    groups: list[list[PresetRow]]
+    seen_at: datetime
+    is_much: bool
+    outcomes: list[Done | Outcome] = field(default_factory=list[Done | Outcome])
+
+    @property
+    def left(self) -> int:
+        """How many pools."""
+        return sum(map(len, self.groups))
 
 
 class Reconciler:
@@ -100,15 +94,22 @@ class Reconciler:
         lookback: timedelta,
         concurrency: int,
         meter: Meter,
+        tick: timedelta = timedelta(),
         clock: Clock | None = None,
     ) -> None:
-        """`concurrency` is how many connections all passes of this process use at once."""
+        """`concurrency` is how many connections all passes of this process use at once.
+
+        Everything is looked at `tick` after the last time: what changes by itself before that is hinted.
+        """
         self._database = database
         self._hints = hints
-        self._planning = Planning(config=config, lookback=lookback)
+        # A tick lasts, and the next one comes so long after its end.
+        self._planning = Planning(config=config, lookback=lookback, horizon=2 * tick)
         self._concurrency = concurrency
-        self._slots = asyncio.Semaphore(concurrency)
-        self._quotas: defaultdict[OrganizationId, asyncio.Lock] = defaultdict(asyncio.Lock)
+        self._slots = Slots(concurrency)
+        self._turns: WeakValueDictionary[UUID, asyncio.Lock] = WeakValueDictionary()
+        self._at_work: dict[PresetId, bool] = {}
+        """The presets that are worked on now, and whether another pass has come to them meanwhile."""
         self._clock = clock or SystemClock()
         self._duration = meter.create_histogram(
             "prebuilds_reconciliation_duration_seconds", unit="s", description="Duration of passes."
@@ -119,90 +120,129 @@ class Reconciler:
         began = self._clock.monotonic()
         snapshot = await self.take_snapshot(extent)
         snapshot_took = self._clock.monotonic() - began
-        outcomes = await self._work_through(_shuffled(snapshot.work), snapshot.moment.seen_at)
+        groups = _shuffled(snapshot.work)
+        is_much = extent.everything or len(groups) > self._concurrency
+        outcomes = await self._work_through(_Work(groups, snapshot.moment.seen_at, is_much))
         took = self._clock.monotonic() - began
         self._duration.record(took)
-        return self._statistics(snapshot, outcomes, timedelta(seconds=snapshot_took), timedelta(seconds=took))
+        return count_up(snapshot, outcomes, timedelta(seconds=snapshot_took), timedelta(seconds=took))
 
     async def take_snapshot(self, extent: Extent) -> Snapshot:
-        """Read all of these pools at one moment, in a constant number of statements, and plan them."""
-        async with self._slots, self._database.read("snapshot", snapshot=True) as tx:
-            return await self._planning.take_snapshot(tx, extent)
+        """Read all of these pools at one moment, in a constant number of statements, and plan them.
 
-    async def _work_through(self, left: list[list[PresetRow]], seen_at: datetime) -> list[Done | _Outcome]:
+        Those that something changes by itself are hinted when it does.
+        """
+        async with (
+            self._slots.take(for_much=extent.everything),
+            self._database.read("snapshot", snapshot=True) as tx,
+        ):
+            began = self._clock.monotonic()
+            snapshot = await self._planning.take_snapshot(tx, extent)
+        since = timedelta(seconds=self._clock.monotonic() - began)
+        for change, preset_ids in snapshot.changes.items():
+            self._hints.add_change(change, preset_ids, after=change - snapshot.moment.at - since)
+        return snapshot
+
+    async def _work_through(self, work: _Work) -> list[Done | Outcome]:
         """Work on these pools, those of one group one after another.
 
         No more wait for a slot than may work at once, so that other passes get their turn in between.
         """
-        outcomes: list[Done | _Outcome] = []
 
-        async def work() -> None:
-            while left:
-                outcomes.extend([await self._work_on(preset, seen_at) for preset in left.pop()])
-                if outcomes[-1] is _Outcome.SEEN_TO and len(left) >= self._concurrency:
-                    outcomes.extend(await self._sift(left, seen_at))
+        async def go_on() -> None:
+            while work.groups:
+                await self._work_on_group(work.groups.pop(), work)
 
-        await asyncio.gather(*(work() for _ in range(min(self._concurrency, len(left)))))
-        return outcomes
+        await asyncio.gather(*(go_on() for _ in range(min(self._concurrency, len(work.groups)))))
+        return work.outcomes
 
-    async def _sift(self, left: list[list[PresetRow]], seen_at: datetime) -> list[_Outcome]:
+    async def _work_on_group(self, group: list[PresetRow], work: _Work) -> None:
+        while group:
+            preset = group.pop()
+            outcome = await self._work_on(preset, work)
+            work.outcomes.append(outcome)
+            match outcome:
+                case Outcome.QUOTA_HELD:
+                    # All of them want it.
+                    self._hints.add_quota_held(preset.organization_id, [each.preset_id for each in (preset, *group)])
+                    work.outcomes.extend([outcome] * len(group))
+                    group.clear()
+                case Outcome.SEEN_TO if len(group) + work.left >= self._concurrency:
+                    await self._sift([group, *work.groups], work)
+                case _:
+                    pass
+
+    async def _sift(self, groups: Sequence[list[PresetRow]], work: _Work) -> None:
         """Take out what others have seen to: where they were at one pool, they were at more."""
-        ids = [preset.preset_id for group in left for preset in group]
+        ids = [preset.preset_id for group in groups for preset in group]
         try:
-            async with self._slots, self._database.read("sift") as tx:
-                seen_to = await find_seen_to(tx, ids, seen_at)
+            async with self._slots.take(for_much=work.is_much), self._database.read("sift") as tx:
+                seen_to = await find_seen_to(tx, ids, work.seen_at)
         except Refusal:
-            return []  # It only spares work: each pool tells as much when its turn comes.
-        before = sum(map(len, left))
-        left[:] = [group for each in left if (group := [preset for preset in each if preset.preset_id not in seen_to])]
-        return [_Outcome.SEEN_TO] * (before - sum(map(len, left)))
+            return  # It only spares work: each pool tells as much when its turn comes.
+        for group in groups:
+            before = len(group)
+            group[:] = [preset for preset in group if preset.preset_id not in seen_to]
+            work.outcomes.extend([Outcome.SEEN_TO] * (before - len(group)))
 
-    async def _work_on(self, preset: PresetRow, seen_at: datetime) -> Done | _Outcome:
-        async with self._turn(preset), self._slots:
+    async def _work_on(self, preset: PresetRow, work: _Work) -> Done | Outcome:
+        async with self._turn(preset), self._slots.take(for_much=work.is_much):
+            if preset.preset_id in self._at_work:
+                self._at_work[preset.preset_id] = True
+                return Outcome.HELD
+            self._at_work[preset.preset_id] = False
             try:
-                done = await self._database.run("reconcile", lambda tx: self._reconcile(tx, preset, seen_at))
-            except _HeldError:
-                done = _Outcome.HELD
-            except Refusal as refusal:
-                _log.warning(
-                    "pool was not reconciled", preset_id=preset.preset_id, reason=refusal.reason, cause=str(refusal)
-                )
-                if refusal.reason in _PASSING:
-                    self._hints.add_refused(preset.preset_id)
-                return _Outcome.FAILED
-            except Exception:  # noqa: BLE001 - a loop's body: one pool's failure never stops the others
-                _log.exception("pool was not reconciled", preset_id=preset.preset_id)
-                return _Outcome.FAILED
+                return await self._try(preset, work.seen_at)
+            finally:
+                if self._at_work.pop(preset.preset_id):
+                    self._hints.add(Extent(preset_ids=frozenset({preset.preset_id})))
+
+    def _turn(self, preset: PresetRow) -> AbstractAsyncContextManager[None]:
+        """Wait for the other pools under the same bound; without one there is nothing to wait for."""
+        bound = _bound_of(preset)
+        return nullcontext() if bound is None else self._turns.setdefault(bound, asyncio.Lock())
+
+    async def _try(self, preset: PresetRow, seen_at: datetime) -> Done | Outcome:
+        try:
+            done = await self._database.run("reconcile", lambda tx: self._reconcile(tx, preset, seen_at))
+        except _HeldError:
+            done = Outcome.HELD
+        except Refusal as refusal:
+            _log.warning(
+                "pool was not reconciled", preset_id=preset.preset_id, reason=refusal.reason, cause=str(refusal)
+            )
+            if refusal.reason in _PASSING:
+                self._hints.add_refused(preset.preset_id)
+            return Outcome.FAILED
+        except Exception:  # noqa: BLE001 - a loop's body: one pool's failure never stops the others
+            _log.exception("pool was not reconciled", preset_id=preset.preset_id)
+            return Outcome.FAILED
         match done:
             case None:
                 return Done()
             case (planned, done):
-                _tell(planned, done)
+                tell(planned, done)
                 return done
-            case _Outcome.HELD:
+            case Outcome.HELD:
                 self._hints.add_held(preset.preset_id)
                 return done
             case _:
                 return done
 
-    def _turn(self, preset: PresetRow) -> AbstractAsyncContextManager[None]:
-        """Wait for the other pools of an organisation with an allowance; without one there is nothing to wait for."""
-        return self._quotas[preset.organization_id] if preset.has_allowance else nullcontext()
-
     async def _reconcile(
         self, tx: Transaction, seen: PresetRow, seen_at: datetime
-    ) -> tuple[Planned, Done] | _Outcome | None:
+    ) -> tuple[Planned, Done] | Outcome | None:
         """Work on one pool; None where there is none. Locks the quota, its preset, then what execution locks."""
         if seen.has_allowance and not await lock_quota(tx, seen.organization_id):
-            return _Outcome.HELD
+            return Outcome.QUOTA_HELD
         taken = await take_preset(tx, seen.preset_id, seen_at)
         match taken:
             case Taken.LOCKED:
                 pass
             case Taken.HELD:
-                return _Outcome.HELD
+                return Outcome.HELD
             case Taken.SEEN_TO:
-                return _Outcome.SEEN_TO
+                return Outcome.SEEN_TO
             case _:
                 assert_never(taken)
         # Later statements than the locks': they see what whoever held them before has committed.
@@ -211,7 +251,7 @@ class Reconciler:
             case None:
                 return None
             case Paused():
-                return _Outcome.PAUSED
+                return Outcome.PAUSED
             case Planned(quota=quota):
                 if quota is not None and not seen.has_allowance:
                     # The allowance is newer than the snapshot, and the quota comes before the preset in lock order.
@@ -220,62 +260,19 @@ class Reconciler:
             case _:
                 assert_never(planned)
 
-    @staticmethod
-    def _statistics(
-        snapshot: Snapshot, outcomes: Sequence[Done | _Outcome], snapshot_took: timedelta, took: timedelta
-    ) -> PassStatistics:
-        done = [outcome for outcome in outcomes if isinstance(outcome, Done)]
-        others = Counter(outcome for outcome in outcomes if isinstance(outcome, _Outcome))
-        return PassStatistics(
-            started_at=snapshot.moment.at,
-            seen=snapshot.seen,
-            skipped=snapshot.seen - snapshot.paused - len(outcomes) + others[_Outcome.SEEN_TO],
-            reconciled=len(done),
-            held_elsewhere=others[_Outcome.HELD],
-            paused=snapshot.paused + others[_Outcome.PAUSED],
-            failed=others[_Outcome.FAILED],
-            created=sum(each.created for each in done),
-            deleted=sum(each.deleted for each in done),
-            canceled=sum(each.canceled for each in done),
-            backing_off=snapshot.backing_off,
-            snapshot_duration=snapshot_took,
-            duration=took,
-        )
-
 
 def _shuffled(presets: Sequence[PresetRow]) -> list[list[PresetRow]]:
-    """Groups of presets in random order: those that one allowance bounds together, every other one by itself."""
-    bounded: defaultdict[OrganizationId, list[PresetRow]] = defaultdict(list)
-    groups: list[list[PresetRow]] = []
+    """Groups of presets in random order: those that one bound holds together, every other one by itself."""
+    groups: defaultdict[UUID, list[PresetRow]] = defaultdict(list)
     for preset in presets:
-        if preset.has_allowance:
-            bounded[preset.organization_id].append(preset)
-        else:
-            groups.append([preset])
-    groups.extend(bounded.values())
-    random.shuffle(groups)
-    return groups
+        groups[_bound_of(preset) or preset.preset_id].append(preset)
+    shuffled = list(groups.values())
+    random.shuffle(shuffled)
+    return shuffled
 
 
-def _tell(planned: Planned, done: Done) -> None:
-    """Say in the log what was done to a pool and why, once it is committed."""
-    preset, plan = planned.preset, planned.plan
-    log = _log.bind(preset_id=preset.preset_id, preset=preset.preset_name, template=preset.template_name)
-    if plan.was_cut:
-        log.critical("creates were cut to the target", target=plan.target.instances, state=plan.state)
-    if done.status is not None:
-        log.warning("preset's status changed", status=done.status, before=preset.status, cause=done.message)
-    if done.is_over_quota is not None:
-        log.warning("pool is over quota" if done.is_over_quota else "pool is over quota no more", quota=planned.quota)
-    if (done.created, done.deleted, done.canceled) != (0, 0, 0):
-        log.info(
-            "pool reconciled",
-            target=plan.target.instances,
-            source=plan.target.source,
-            running=plan.state.actual,
-            starting=plan.state.starting,
-            created=done.created,
-            deleted=done.deleted,
-            canceled=done.canceled,
-            blocked_by=[block.value for block in plan.blocks],
-        )
+def _bound_of(preset: PresetRow) -> OrganizationId | TemplateId | None:
+    """What bounds the pool together with others; the allowance of the organisation also holds those of a template."""
+    if preset.has_allowance:
+        return preset.organization_id
+    return preset.template_id if preset.max_starting is not None else None

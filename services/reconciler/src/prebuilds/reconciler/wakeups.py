@@ -5,6 +5,7 @@ Every hint only says where to look. With NATS away the tick alone brings every p
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 from collections.abc import Iterator
 from datetime import timedelta
@@ -21,11 +22,15 @@ from prebuilds.events.bodies import Hint
 from prebuilds.events.consumers import Subscription
 from prebuilds.events.subjects import DEPLOYMENT
 from prebuilds.reconciler.hints import Hints
-from prebuilds.reconciler.passes import PassStatistics, Reconciler
+from prebuilds.reconciler.outcomes import PassStatistics
+from prebuilds.reconciler.passes import Reconciler
 from prebuilds.reconciler.queries.pools import Extent
 from prebuilds.v1 import event_pb2
 
 COALESCED_WITHIN: Final = timedelta(milliseconds=20)
+
+PASSES_AT_ONCE: Final = 8
+"""Over what hints name, at most; while so many are under way, the next one waits and gathers all that comes."""
 
 SUBSCRIPTION: Final = Subscription.shared(
     "reconciler",
@@ -57,18 +62,24 @@ class Wakeups:
         self._interval = interval
         self._metrics = metrics
         self._clock = clock or SystemClock()
+        self._listening = asyncio.Lock()
+        """One loop listens at a time: the others work, or wait to listen next."""
 
     def start(self, tasks: BackgroundTasks) -> None:
-        """Run both loops in these tasks; the tick's first pass begins at once.
+        """Run all loops in these tasks; the tick's first pass begins at once.
 
-        They are two, so that a long pass over everything does not keep a claimed prebuild's replacement waiting.
+        They are several, so that a long pass does not keep a claimed prebuild's replacement waiting: neither the tick's
+        nor one that many hints have led to.
         """
-        for name, run_once, wakeups in (
-            ("tick", self._tick, LoopWakeups(self._clock)),
-            ("hints", self._follow_hints, self._hints.wakeups),
-        ):
+        following = [("hints", self._follow_hints, timedelta())] * PASSES_AT_ONCE
+        for name, run_once, interval in (("tick", self._tick, self._interval), *following):
             loop = run_loop(
-                name, run_once, interval=self._interval, wakeups=wakeups, metrics=self._metrics, clock=self._clock
+                name,
+                run_once,
+                interval=interval,
+                wakeups=LoopWakeups(self._clock),
+                metrics=self._metrics,
+                clock=self._clock,
             )
             tasks.spawn(f"{name} loop", loop)
 
@@ -84,8 +95,10 @@ class Wakeups:
         return await self._reconciler.run_pass(EVERYTHING)
 
     async def _follow_hints(self) -> PassStatistics | None:
-        await self._clock.sleep(COALESCED_WITHIN.total_seconds())
-        extent = self._hints.take()
+        async with self._listening:
+            await self._hints.wakeups.wait(self._interval)
+            await self._clock.sleep(COALESCED_WITHIN.total_seconds())
+            extent = self._hints.take()
         if not extent:
             return None
         try:
@@ -103,7 +116,9 @@ def extent_of(hint: Hint) -> Extent:
     match hint.event:
         case EventKind.CLAIMED | EventKind.BUILD_CHANGED:
             if presets:
-                return Extent(preset_ids=presets)
+                # Of a build the end is what matters to others. A claim's place is its own pool's to fill.
+                ended = presets if hint.event is EventKind.BUILD_CHANGED else frozenset[PresetId]()
+                return Extent(preset_ids=presets, neighbours_of=ended)
             if hint.event is EventKind.CLAIMED and hint.message is None:
                 # The workspace is in no pool any more and nothing says which one it left.
                 return EVERYTHING

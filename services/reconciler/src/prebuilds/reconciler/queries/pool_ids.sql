@@ -14,6 +14,17 @@ FROM (
     JOIN presets AS of_template ON of_template.template_id = named.id
     WHERE of_template.desired_instances IS NOT NULL
         AND (named.id = ANY(%(template_ids)s) OR named.organization_id = ANY(%(organization_ids)s))
+    UNION
+    SELECT neighbour.id
+    FROM presets AS named
+    JOIN templates AS bounded ON bounded.id = named.template_id AND bounded.max_starting IS NOT NULL
+    JOIN presets AS neighbour ON neighbour.version_id = bounded.active_version_id
+    WHERE named.id = ANY(%(neighbours_of)s)
+    UNION
+    SELECT neighbour.id
+    FROM presets AS named
+    JOIN presets AS neighbour ON neighbour.organization_id = named.organization_id
+    WHERE named.id = ANY(%(neighbours_of)s) AND neighbour.over_quota_since IS NOT NULL
 ) AS hinted
 JOIN presets AS p ON p.id = hinted.id
 JOIN templates AS t ON t.id = p.template_id

@@ -57,6 +57,9 @@ class Extent:
     organization_ids: frozenset[OrganizationId] = frozenset()
     workspace_ids: frozenset[WorkspaceId] = frozenset()
     """Unclaimed prebuilds, for their pools."""
+    neighbours_of: frozenset[PresetId] = frozenset()
+    """Presets of which something has ended, for the pools that may have waited for its place or its cost: those of the
+    template, where it has a `max_starting`, and those of the organisation that are over quota."""
 
     def __or__(self, other: Extent) -> Extent:
         """Give the pools of both."""
@@ -66,6 +69,7 @@ class Extent:
             self.template_ids | other.template_ids,
             self.organization_ids | other.organization_ids,
             self.workspace_ids | other.workspace_ids,
+            self.neighbours_of | other.neighbours_of,
         )
 
     def __bool__(self) -> bool:
@@ -193,6 +197,7 @@ async def find_pools(tx: Transaction, extent: Extent) -> Sequence[PresetId]:
             "template_ids": list(extent.template_ids),
             "organization_ids": list(extent.organization_ids),
             "workspace_ids": list(extent.workspace_ids),
+            "neighbours_of": list(extent.neighbours_of),
         },
         row=UUID,
     )

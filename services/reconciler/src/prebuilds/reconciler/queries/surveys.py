@@ -2,7 +2,8 @@
 
 A plan is made of what a preset asks for, of counts and of recent failures; who the pool is does not matter. Of ten
 thousand pools most are alike, so a pass reads and plans a few hundred rows, and names the pools only where there is
-work. What cannot be alike stands alone: presets with failures, and those that an allowance or `max_starting` bounds.
+work. What cannot be alike stands alone: presets with failures, and those that an allowance bounds. Alike by
+`max_starting` are those of one template.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final
 
-from prebuilds.domain.ids import PresetId, TemplateId
+from prebuilds.domain.ids import OrganizationId, PresetId, TemplateId
 from prebuilds.domain.pools import PresetStatus
 from prebuilds.reconciler.queries.forms import Forms
 from prebuilds.reconciler.queries.pools import COUNTS, HISTORIES, PRESETS
@@ -27,7 +28,8 @@ def _survey(presets: bytes, counts: bytes, histories: bytes) -> bytes:
         SELECT
             array_agg(p.preset_id) AS preset_ids, p.is_active, p.desired_instances, p.timezone, p.crons,
             p.schedule_instances, p.status, p.retry_requested_at, p.max_starting,
-            p.paused_at IS NOT NULL AS is_paused, p.over_quota_since IS NOT NULL AS is_over_quota, p.has_allowance,
+            p.paused_at IS NOT NULL AS is_paused, p.over_quota_since IS NOT NULL AS is_over_quota,
+            CASE WHEN p.has_allowance THEN p.organization_id END AS bounded_organization_id,
             CASE WHEN p.max_starting IS NOT NULL THEN p.template_id END AS bounded_template_id,
             coalesce(c.running, 0) AS running, coalesce(c.expired, 0) AS expired,
             coalesce(c.starting, 0) AS starting, coalesce(c.queued, 0) AS queued,
@@ -62,7 +64,7 @@ class Situation:
     """Pools that are alike."""
 
     preset_ids: tuple[PresetId, ...]
-    """One or more; one where `has_allowance`."""
+    """One or more; one where there is a `bounded_organization_id`."""
     is_active: bool
     desired_instances: int | None
     timezone: str
@@ -74,7 +76,8 @@ class Situation:
     is_paused: bool
     """Whether preset or template is."""
     is_over_quota: bool
-    has_allowance: bool
+    bounded_organization_id: OrganizationId | None
+    """The organisation, where an allowance bounds its prebuilds."""
     bounded_template_id: TemplateId | None
     """The template, where it has a `max_starting`."""
     running: int

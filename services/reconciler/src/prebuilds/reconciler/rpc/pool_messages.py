@@ -6,7 +6,7 @@ from typing import Final, assert_never
 
 from prebuilds.chassis.messages import duration, timestamp
 from prebuilds.reconciler.inspecting import BlockKind, BlockView, PoolView
-from prebuilds.reconciler.passes import PassStatistics
+from prebuilds.reconciler.outcomes import PassStatistics
 from prebuilds.reconciler.queries.views import Pause, PauseScope
 from prebuilds.reconciler.rpc.messages import STATUSES, text_of
 from prebuilds.reconciler.rules.planner import Action, BackOff, CancelPending, Create, Delete, DeleteReason
