@@ -224,10 +224,36 @@ async def test_what_drains_is_paused_as_well(operator: Client, stage: Stage) -> 
     await eventually(lambda: stage.jobs(preset.id))
     await stage.make_eligible(preset.id)
     await pause(operator, TEMPLATE, pushed.template.id)
-    request = template_service_pb2.DeleteTemplateRequest(id=pushed.template.id)
-    await operator.templates.DeleteTemplate(request, metadata=operator.metadata)
+    request = template_service_pb2.DeprecateTemplateRequest(id=pushed.template.id, message="use go-dev")
+    await operator.templates.DeprecateTemplate(request, metadata=operator.metadata)
 
     assert (await operator.reconcile()).presets_paused == 1
     assert await stage.states(preset.id) == ["running"]
     await resume(operator, TEMPLATE, pushed.template.id)
     await stage.until_states(preset.id, "deleting")
+
+
+async def test_a_paused_template_that_is_deleted_drains(operator: Client, stage: Stage, database: Database) -> None:
+    pushed = await operator.push(make_manifest(instances=1))
+    preset = pushed.presets[0]
+    await eventually(lambda: stage.jobs(preset.id))
+    await stage.make_eligible(preset.id)
+    paused = [
+        await pause(operator, scope, target_id)
+        for scope, target_id in ((TEMPLATE, pushed.template.id), (PRESET, preset.id))
+    ]
+    other = (await operator.push(make_manifest("other"))).template
+    await pause(operator, TEMPLATE, other.id)
+
+    request = template_service_pb2.DeleteTemplateRequest(id=pushed.template.id)
+    await operator.templates.DeleteTemplate(request, metadata=operator.metadata)
+
+    await stage.until_states(preset.id, "deleting")
+    assert not pauses_of(await operator.pool(preset.id))
+    assert (await resume(operator, TEMPLATE, other.id)).HasField("ended_pause"), "another template's stays"
+    log = schema.AuditEvent
+    async with database.read("test") as tx:
+        details = await tx.scalar(select(log.details).where(log.action == "template.delete"))
+    assert [(each["scope"], each["id"], each["paused_by"]) for each in (details or {})["ended_pauses"]] == [
+        ("template" if each.scope == TEMPLATE else "preset", each.target_id, "root") for each in paused
+    ]

@@ -259,7 +259,9 @@ class PoolTarget(message.Message):
     """How many are wanted from then on. Set only with `next_change_time`."""
     @builtins.property
     def next_change_time(self) -> timestamp_pb2.Timestamp:
-        """When it changes next, to the minute. Unset: not by itself."""
+        """When another number is wanted next, to the minute. Unset: not by itself. From another source the same number is no
+        change.
+        """
 
     def __init__(
         self,
@@ -493,7 +495,7 @@ class PoolBlock(message.Message):
     kind: BlockKind.ValueType
     """What it is."""
     detail: builtins.str
-    """More about it for people, such as the last build's error. May be empty."""
+    """More about it for people, such as the last build's error, at most 1,000 characters. May be empty."""
     @builtins.property
     def since_time(self) -> timestamp_pb2.Timestamp:
         """Since when."""
@@ -524,7 +526,9 @@ class PoolBlock(message.Message):
 @typing.final
 class Pause(message.Message):
     """Pause keeps passes from working on pools. Claims, queued jobs and the removal of prebuilds that failed, or whose
-    deletion did, go on. It survives restarts.
+    deletion did, go on. It survives restarts. It ends when it is resumed; that of a template and those of its presets
+    also when the template is deleted, so that its pools drain. A preset's pause stays when its version becomes inactive:
+    the pool drains once that is resumed. Presets of a later version are not paused by it.
     """
 
     DESCRIPTOR: descriptor.Descriptor

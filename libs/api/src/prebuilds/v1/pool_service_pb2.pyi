@@ -195,7 +195,7 @@ class InvalidatePresetsRequest(message.Message):
     """Whether to count only and change nothing. Default false."""
     @builtins.property
     def presets(self) -> containers.RepeatedScalarFieldContainer[builtins.str]:
-        """Optional. Names or ids of presets of the active version, at most 500. Empty: all of the active version."""
+        """Optional. Names or ids of presets of the active version that ask for prebuilds, at most 500. Empty: all of these."""
 
     def __init__(
         self,

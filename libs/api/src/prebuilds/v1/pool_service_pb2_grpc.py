@@ -129,7 +129,7 @@ class PoolServiceServicer:
 
     def InvalidatePresets(self, request, context):
         """InvalidatePresets declares the present prebuilds of presets expired. No claim that begins afterwards takes one;
-        the reconciler replaces them.
+        the reconciler replaces them. A deprecated template's drain anyway; that is no reason to refuse.
         For admins. Refuses: TEMPLATE_DELETED, NO_ACTIVE_VERSION (both FAILED_PRECONDITION).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -138,7 +138,9 @@ class PoolServiceServicer:
 
     def RetryPreset(self, request, context):
         """RetryPreset lets one prebuild of a hard limited preset be tried; its success makes the preset healthy. Does nothing
-        to a preset that is not hard limited: an invalid one needs a new version.
+        to a preset that nothing of that kind blocks: an invalid one needs a new version, an inactive one gets no prebuilds
+        whatever its status. The answer tells: something was done if `pool.active` is set and a block of `pool.blocked_by`
+        is BLOCK_KIND_HARD_LIMITED.
         For admins.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -148,7 +150,8 @@ class PoolServiceServicer:
     def PauseReconciliation(self, request, context):
         """PauseReconciliation keeps passes from working on pools until it is resumed. Claims and queued jobs go on, so
         does the removal of prebuilds that failed or whose deletion did, and a pool that is being worked on at this moment
-        is finished. Pausing what is paused changes nothing.
+        is finished. Pausing what is paused changes nothing. Inactive pools do not drain meanwhile; a template's deletion
+        ends its pauses and those of its presets.
         For admins of the organisation; the whole deployment for operators only.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -182,8 +185,8 @@ class PoolServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def WatchPools(self, request, context):
-        """WatchPools streams pools: first all that match, then those that change. It ends when the caller goes away, or with
-        UNAVAILABLE (DRAINING); call again and begin anew.
+        """WatchPools streams pools: first all that match, then those that change. It ends when the caller goes away, with
+        UNAVAILABLE (DRAINING), after which call again and begin anew, or with NOT_FOUND when the organisation is deleted.
         For every member of the organisation.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)

@@ -38,18 +38,21 @@ class PoolServiceStub:
     """
     InvalidatePresets: _aio.UnaryUnaryMultiCallable[_pool_service_pb2.InvalidatePresetsRequest, _pool_service_pb2.InvalidatePresetsResponse]
     """InvalidatePresets declares the present prebuilds of presets expired. No claim that begins afterwards takes one;
-    the reconciler replaces them.
+    the reconciler replaces them. A deprecated template's drain anyway; that is no reason to refuse.
     For admins. Refuses: TEMPLATE_DELETED, NO_ACTIVE_VERSION (both FAILED_PRECONDITION).
     """
     RetryPreset: _aio.UnaryUnaryMultiCallable[_pool_service_pb2.RetryPresetRequest, _pool_service_pb2.RetryPresetResponse]
     """RetryPreset lets one prebuild of a hard limited preset be tried; its success makes the preset healthy. Does nothing
-    to a preset that is not hard limited: an invalid one needs a new version.
+    to a preset that nothing of that kind blocks: an invalid one needs a new version, an inactive one gets no prebuilds
+    whatever its status. The answer tells: something was done if `pool.active` is set and a block of `pool.blocked_by`
+    is BLOCK_KIND_HARD_LIMITED.
     For admins.
     """
     PauseReconciliation: _aio.UnaryUnaryMultiCallable[_pool_service_pb2.PauseReconciliationRequest, _pool_service_pb2.PauseReconciliationResponse]
     """PauseReconciliation keeps passes from working on pools until it is resumed. Claims and queued jobs go on, so
     does the removal of prebuilds that failed or whose deletion did, and a pool that is being worked on at this moment
-    is finished. Pausing what is paused changes nothing.
+    is finished. Pausing what is paused changes nothing. Inactive pools do not drain meanwhile; a template's deletion
+    ends its pauses and those of its presets.
     For admins of the organisation; the whole deployment for operators only.
     """
     ResumeReconciliation: _aio.UnaryUnaryMultiCallable[_pool_service_pb2.ResumeReconciliationRequest, _pool_service_pb2.ResumeReconciliationResponse]
@@ -67,8 +70,8 @@ class PoolServiceStub:
     For services only.
     """
     WatchPools: _aio.UnaryStreamMultiCallable[_pool_service_pb2.WatchPoolsRequest, _pool_service_pb2.WatchPoolsResponse]
-    """WatchPools streams pools: first all that match, then those that change. It ends when the caller goes away, or with
-    UNAVAILABLE (DRAINING); call again and begin anew.
+    """WatchPools streams pools: first all that match, then those that change. It ends when the caller goes away, with
+    UNAVAILABLE (DRAINING), after which call again and begin anew, or with NOT_FOUND when the organisation is deleted.
     For every member of the organisation.
     """
 
@@ -120,7 +123,7 @@ class PoolServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _aio.ServicerContext[_pool_service_pb2.InvalidatePresetsRequest, _abc.Awaitable[_pool_service_pb2.InvalidatePresetsResponse]],
     ) -> _abc.Awaitable[_pool_service_pb2.InvalidatePresetsResponse]:
         """InvalidatePresets declares the present prebuilds of presets expired. No claim that begins afterwards takes one;
-        the reconciler replaces them.
+        the reconciler replaces them. A deprecated template's drain anyway; that is no reason to refuse.
         For admins. Refuses: TEMPLATE_DELETED, NO_ACTIVE_VERSION (both FAILED_PRECONDITION).
         """
 
@@ -131,7 +134,9 @@ class PoolServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _aio.ServicerContext[_pool_service_pb2.RetryPresetRequest, _abc.Awaitable[_pool_service_pb2.RetryPresetResponse]],
     ) -> _abc.Awaitable[_pool_service_pb2.RetryPresetResponse]:
         """RetryPreset lets one prebuild of a hard limited preset be tried; its success makes the preset healthy. Does nothing
-        to a preset that is not hard limited: an invalid one needs a new version.
+        to a preset that nothing of that kind blocks: an invalid one needs a new version, an inactive one gets no prebuilds
+        whatever its status. The answer tells: something was done if `pool.active` is set and a block of `pool.blocked_by`
+        is BLOCK_KIND_HARD_LIMITED.
         For admins.
         """
 
@@ -143,7 +148,8 @@ class PoolServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _abc.Awaitable[_pool_service_pb2.PauseReconciliationResponse]:
         """PauseReconciliation keeps passes from working on pools until it is resumed. Claims and queued jobs go on, so
         does the removal of prebuilds that failed or whose deletion did, and a pool that is being worked on at this moment
-        is finished. Pausing what is paused changes nothing.
+        is finished. Pausing what is paused changes nothing. Inactive pools do not drain meanwhile; a template's deletion
+        ends its pauses and those of its presets.
         For admins of the organisation; the whole deployment for operators only.
         """
 
@@ -185,8 +191,8 @@ class PoolServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _pool_service_pb2.WatchPoolsRequest,
         context: _aio.ServicerContext[_pool_service_pb2.WatchPoolsRequest, _abc.AsyncIterator[_pool_service_pb2.WatchPoolsResponse]],
     ) -> _abc.AsyncIterator[_pool_service_pb2.WatchPoolsResponse]:
-        """WatchPools streams pools: first all that match, then those that change. It ends when the caller goes away, or with
-        UNAVAILABLE (DRAINING); call again and begin anew.
+        """WatchPools streams pools: first all that match, then those that change. It ends when the caller goes away, with
+        UNAVAILABLE (DRAINING), after which call again and begin anew, or with NOT_FOUND when the organisation is deleted.
         For every member of the organisation.
         """
 

@@ -444,7 +444,7 @@ class PrebuildsPolicy(message.Message):
     TIMEZONE_FIELD_NUMBER: builtins.int
     SCHEDULES_FIELD_NUMBER: builtins.int
     instances: builtins.int
-    """How many, where no schedule says otherwise: 0 or more. 0 is a pool that wants none."""
+    """How many, where no schedule says otherwise: 0 to 10,000. 0 is a pool that wants none."""
     timezone: builtins.str
     """IANA time zone of the schedules, such as `Europe/Berlin`. Empty only when there are none."""
     @builtins.property
@@ -482,7 +482,7 @@ class Schedule(message.Message):
     18:59, Monday to Friday. The minute is always `*`. At most 200 characters.
     """
     instances: builtins.int
-    """How many prebuilds within that range: 0 or more."""
+    """How many prebuilds within that range: 0 to 10,000."""
     def __init__(
         self,
         *,

@@ -96,8 +96,8 @@ class PushTemplateVersionRequest(message.Message):
     unpacked, regular files and folders only, at most 10,000 of them and 100 levels deep, names of at most 255 bytes,
     paths of at most 1,024; no path leads out of it.
     `template.yaml` is YAML of at most 256 KiB without tags, anchors and aliases. It may have 200 parameters with 500
-    options each, 200 presets with 50 schedules each, and 20 agents; a cron expression 200 characters, a regular
-    expression 1,000.
+    options each, 200 presets with 50 schedules each, and 20 agents; a preset or schedule wants at most 10,000
+    prebuilds; a cron expression has at most 200 characters, a regular expression 1,000.
     """
     version_name: builtins.str
     """Optional. Name of the version, unique within the template: 1 to 63 letters, digits, hyphens, dots and underscores,

@@ -156,8 +156,9 @@ class TemplateServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def DeleteTemplate(self, request, context):
-        """DeleteTemplate deletes a template and drains its pools. People's workspaces of it go on; they can be stopped and
-        deleted, not started. Its name is free again. Deleting it again answers the same.
+        """DeleteTemplate deletes a template and drains its pools: pauses of the template and of its presets end with it, a
+        pause of the deployment does not. People's workspaces of it go on; they can be stopped and deleted, not started. Its
+        name is free again. Deleting it again answers the same.
         For admins.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)

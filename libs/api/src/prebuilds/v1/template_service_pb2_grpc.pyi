@@ -47,8 +47,9 @@ class TemplateServiceStub:
     For admins. Refuses: TEMPLATE_DELETED (FAILED_PRECONDITION).
     """
     DeleteTemplate: _aio.UnaryUnaryMultiCallable[_template_service_pb2.DeleteTemplateRequest, _template_service_pb2.DeleteTemplateResponse]
-    """DeleteTemplate deletes a template and drains its pools. People's workspaces of it go on; they can be stopped and
-    deleted, not started. Its name is free again. Deleting it again answers the same.
+    """DeleteTemplate deletes a template and drains its pools: pauses of the template and of its presets end with it, a
+    pause of the deployment does not. People's workspaces of it go on; they can be stopped and deleted, not started. Its
+    name is free again. Deleting it again answers the same.
     For admins.
     """
     GetTemplate: _aio.UnaryUnaryMultiCallable[_template_service_pb2.GetTemplateRequest, _template_service_pb2.GetTemplateResponse]
@@ -146,8 +147,9 @@ class TemplateServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _template_service_pb2.DeleteTemplateRequest,
         context: _aio.ServicerContext[_template_service_pb2.DeleteTemplateRequest, _abc.Awaitable[_template_service_pb2.DeleteTemplateResponse]],
     ) -> _abc.Awaitable[_template_service_pb2.DeleteTemplateResponse]:
-        """DeleteTemplate deletes a template and drains its pools. People's workspaces of it go on; they can be stopped and
-        deleted, not started. Its name is free again. Deleting it again answers the same.
+        """DeleteTemplate deletes a template and drains its pools: pauses of the template and of its presets end with it, a
+        pause of the deployment does not. People's workspaces of it go on; they can be stopped and deleted, not started. Its
+        name is free again. Deleting it again answers the same.
         For admins.
         """
 

@@ -1,6 +1,7 @@
 """Taking templates out of use: deprecating them, which can be lifted, and deleting them (behaviour section 2).
 
-Neither touches a workspace: pools drain by the passes that follow, and people's workspaces go on.
+Neither touches a workspace: pools drain by the passes that follow, and people's workspaces go on. What is deprecated
+stays paused where it is, and drains once that ends; a template that is deleted is past pausing, so its pauses end.
 """
 
 from __future__ import annotations
@@ -12,9 +13,10 @@ from prebuilds.chassis.caller import Caller
 from prebuilds.chassis.policy import Action
 from prebuilds.reconciler.access import actor_of, template_for
 from prebuilds.reconciler.news import tell_of_change
+from prebuilds.reconciler.queries.pauses import end_pauses_of
 from prebuilds.reconciler.queries.templates import TemplateUse, count_use, lock_template, update_template
 from prebuilds.reconciler.queries.versions import lock_pools
-from prebuilds.reconciler.queries.views import TemplateRow
+from prebuilds.reconciler.queries.views import Pause, TemplateRow
 from prebuilds.reconciler.templating import lock_live
 from prebuilds.store.audit import AuditEntry, changes, record_deed
 from prebuilds.store.database import Database
@@ -69,6 +71,7 @@ class Retiring:
     async def delete(self, caller: Caller, template_id: UUID, *, validate_only: bool = False) -> Deleted:
         """Delete a template; one that is deleted already is answered as it is. Its name is free again.
 
+        Its pauses and those of its presets end with it, the deployment's does not.
         With `validate_only` it is only counted what there is of it, for who may delete it.
         """
         if validate_only:
@@ -82,6 +85,7 @@ class Retiring:
                 return await self._read(tx, caller, template_id)
             await lock_pools(tx, [locked.active_version_id])
             await update_template(tx, template.id, {"deleted": True})
+            pauses = await end_pauses_of(tx, template.id)
             deleted = await self._read(tx, caller, template_id)
             entry = AuditEntry(
                 actor_of(caller),
@@ -90,7 +94,11 @@ class Retiring:
                 template.id,
                 template.name,
                 template.organization_id,
-                {"workspaces": deleted.use.workspaces, "prebuilds": deleted.use.prebuilds},
+                {
+                    "workspaces": deleted.use.workspaces,
+                    "prebuilds": deleted.use.prebuilds,
+                    "ended_pauses": [_plain(pause) for pause in pauses],
+                },
             )
             await record_deed(tx, entry)
             await tell_of_change(tx, template.organization_id, template.id)
@@ -102,3 +110,13 @@ class Retiring:
     async def _read(tx: Transaction, caller: Caller, template_id: UUID) -> Deleted:
         template = await template_for(tx, caller, template_id, Action.DELETE)
         return Deleted(template, await count_use(tx, template.organization_id, template.id))
+
+
+def _plain(pause: Pause) -> dict[str, str]:
+    """A pause as the audit log has it."""
+    return {
+        "scope": pause.scope.value,
+        "id": str(pause.target_id),
+        "paused_by": pause.creator_name,
+        "paused_at": pause.created_at.isoformat(),
+    }

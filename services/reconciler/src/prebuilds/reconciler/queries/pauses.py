@@ -67,6 +67,17 @@ async def insert_pause(
     return await tx.scalar(paused) is not None
 
 
+async def end_pauses_of(tx: Transaction, template_id: TemplateId) -> list[Pause]:
+    """End the pauses of a locked template and of its presets of all versions, which are locked by id, and give them."""
+    paused = select(Preset.id).where(Preset.template_id == template_id, Preset.paused_at.is_not(None))
+    locked = (await tx.execute(paused.order_by(Preset.id).with_for_update(key_share=True))).scalars()
+    preset_ids = [PresetId(id_) for id_ in locked]
+    pauses = await read_pauses(tx, template_ids=[template_id], preset_ids=preset_ids)
+    await _resume(tx, Template, [template_id])
+    await _resume(tx, Preset, preset_ids)
+    return [pause for pause in pauses if pause.scope is not PauseScope.DEPLOYMENT]
+
+
 async def lock_paused(tx: Transaction, scope: PauseScope, target_id: UUID | None) -> None:
     """Lock what may be paused, so that its pause stays as a later statement reads it."""
     table = _TABLES.get(scope)
@@ -82,5 +93,9 @@ async def remove_pause(tx: Transaction, scope: PauseScope, target_id: UUID | Non
     if table is None:
         await tx.execute(delete(Setting).where(Setting.key == DEPLOYMENT_PAUSE))
     else:
-        resumed = update(table).where(table.id == target_id)
-        await tx.execute(resumed.values(paused_at=None, paused_by=None, pause_message=""))
+        await _resume(tx, table, [] if target_id is None else [target_id])
+
+
+async def _resume(tx: Transaction, table: type[Template | Preset], ids: Collection[UUID]) -> None:
+    resumed = update(table).where(table.id.in_(ids), table.paused_at.is_not(None))
+    await tx.execute(resumed.values(paused_at=None, paused_by=None, pause_message=""))
