@@ -123,3 +123,30 @@ def test_a_target_tells_where_it_comes_from_and_what_follows() -> None:
     assert next_change_after(wish, monday, is_active=True) == NextChange(utc("2025-06-02 17:00"), 1)
     assert target_at(wish, monday, is_active=False).source is TargetSource.INACTIVE
     assert next_change_after(wish, monday, is_active=False) is None
+
+
+def test_a_change_of_source_with_the_same_number_is_no_change() -> None:
+    wish = compile_wish(0, "UTC", [Schedule("* 2 * * *", 1), Schedule("* 3 * * *", 1), Schedule("* 5 * * *", 0)])
+
+    def following(text: str) -> NextChange | None:
+        return next_change_after(wish, utc(text), is_active=True)
+
+    assert following("2025-06-02 02:30") == NextChange(utc("2025-06-02 04:00"), 0)
+    assert following("2025-06-02 03:30") == NextChange(utc("2025-06-02 04:00"), 0)
+    assert following("2025-06-02 04:30") == NextChange(utc("2025-06-03 02:00"), 1)
+
+
+def test_presets_that_share_a_timetable_each_have_their_own_next_change() -> None:
+    schedules, night = [Schedule("* 8-18 * * *", 5)], utc("2025-06-02 00:00")
+    few, as_many = compile_wish(1, "UTC", schedules), compile_wish(5, "UTC", schedules)
+
+    for _ in range(2):
+        assert next_change_after(few, night, is_active=True) == NextChange(utc("2025-06-02 08:00"), 5)
+        assert next_change_after(as_many, night, is_active=True) is None
+
+
+@pytest.mark.parametrize("outside", [3, 4])
+def test_a_number_that_schedules_share_all_day_never_changes(outside: int) -> None:
+    wish = compile_wish(outside, "Europe/Berlin", [Schedule("* 0-11 * * *", 3), Schedule("* 12-23 * * *", 3)])
+
+    assert next_change_after(wish, utc("2025-06-02 00:00"), is_active=True) is None

@@ -45,47 +45,60 @@ class Timetable:
 
     zone: ZoneInfo
     entries: tuple[tuple[Cron, int], ...]
-    _changes: list[tuple[datetime, datetime | None]] = field(
-        default_factory=list[tuple[datetime, datetime | None]], init=False, repr=False, compare=False
+    _changes: dict[int | None, tuple[datetime, datetime | None]] = field(
+        default_factory=dict[int | None, tuple[datetime, datetime | None]], init=False, repr=False, compare=False
     )
-    """The moment that was asked about last and the change after it, which is that of all moments between the two."""
+    """For each number outside, the moment that was asked about last and the change after it, which is that of all
+    moments between the two."""
 
     def index_at(self, now: datetime) -> int | None:
         """Which schedule's range contains the moment; None where none does."""
         local = now.astimezone(self.zone)
         return self._index_in(local.date(), local.hour)
 
-    def next_change(self, now: datetime) -> datetime | None:
-        """When another schedule than the present one, or none, begins to hold; None where nothing ever changes."""
-        for asked, change in self._changes:
+    def next_change(self, now: datetime, outside: int | None = None) -> datetime | None:
+        """When another number than the present one is wanted; None where that never changes.
+
+        `outside` is the number where no schedule holds; without it that is unlike every number.
+        """
+        if outside in self._changes:
+            asked, change = self._changes[outside]
             if asked <= now and (change is None or now < change):
                 return change
-        change = self._find_change(now)
-        self._changes[:] = [(now, change)]
+        change = self._find_change(now, outside)
+        self._changes[outside] = now, change
         return change
 
-    def _find_change(self, now: datetime) -> datetime | None:
-        if self._holds_always():
+    def _find_change(self, now: datetime, outside: int | None) -> datetime | None:
+        if self._is_constant(outside):
             return None
-        present = self.index_at(now)
+
+        def wanted(index: int | None) -> int | None:
+            return outside if index is None else self.entries[index][1]
+
+        present = wanted(self.index_at(now))
         # A zone can be a day ahead of or behind the moment's own date.
         first = now.astimezone(self.zone).date() - _DAY
         for ahead in range(_HORIZON_DAYS):
             day = first + ahead * _DAY
-            hours = {self._index_in(day, hour) for hour in _HOURS}
+            hours = {wanted(self._index_in(day, hour)) for hour in _HOURS}
             if hours == {present}:
                 continue
             for moment in _edges(day, self.zone):
-                if moment > now and self.index_at(moment) != present:
+                if moment > now and wanted(self.index_at(moment)) != present:
                     return moment
         return None
 
-    def _holds_always(self) -> bool:
-        """Whether one range is all of the calendar, which leaves no room for another.
+    def _is_constant(self, outside: int | None) -> bool:
+        """Whether one number is wanted in every hour of the calendar.
 
-        Exact, and answered without going through the calendar for nothing.
+        Exact, since no two ranges overlap, and answered without going through the calendar for nothing.
         """
-        return any(len(cron.hours) == len(_HOURS) and cron.dates() == _EVERY_DATE for cron, _ in self.entries)
+        sizes = [(len(cron.hours) * cron.dates().bit_count(), instances) for cron, instances in self.entries]
+        numbers = {instances for size, instances in sizes if size > 0}
+        if sum(size for size, _ in sizes) < len(_HOURS) * _EVERY_DATE.bit_count():
+            numbers.add(outside)
+        return len(numbers) == 1
 
     def _index_in(self, day: date, hour: int) -> int | None:
         weekday = day.isoweekday() % 7

@@ -29,7 +29,7 @@ class Target:
 
 @dataclass(frozen=True, slots=True)
 class NextChange:
-    """When a target changes by itself, and to what."""
+    """When a target changes by itself, and to what other number."""
 
     at: datetime
     instances: int
@@ -68,10 +68,10 @@ def target_at(wish: Wish, now: datetime, *, is_active: bool) -> Target:
 
 
 def next_change_after(wish: Wish, now: datetime, *, is_active: bool) -> NextChange | None:
-    """When another number or another source holds; None where nothing changes by itself."""
+    """When another number is wanted; None where that never changes by itself. Another source alone is no change."""
     if not is_active or wish.timetable is None:
         return None
-    at = wish.timetable.next_change(now)
+    at = wish.timetable.next_change(now, wish.instances)
     if at is None:
         return None
     return NextChange(at, target_at(wish, at, is_active=True).instances)
