@@ -22,9 +22,9 @@ _LINE: Final = re.compile(r"<(?P<program>\S*) (?P<session>\S+) (?P<at>[-0-9]+ [.
 _STATEMENT: Final = re.compile(r"(?:statement|execute [^:]*): (?P<text>.*)")
 _END: Final = frozenset({"COMMIT", "ROLLBACK"})
 _OF_A_PASS: Final = (
-    "-- The moment of this transaction",
-    "-- Lock a preset for the work",
-    "-- Which of these presets somebody",
+    "-- Survey these pools",
+    "-- Lock a preset for the work on its pool and put down when",
+    "-- Which of these presets somebody has seen to",
 )
 """How the statements begin that only passes send, one of them in each of their transactions."""
 _SETTLED: Final = 0.05  # seconds

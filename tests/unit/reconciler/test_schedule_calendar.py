@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, date, datetime, time, timedelta
 from zoneinfo import ZoneInfo
 
 import pytest
@@ -186,6 +186,39 @@ def test_the_next_change_is_the_first_minute_at_which_another_holds(
     if change is not None:
         assert expected_index(crons, change - MICROSECOND, info) == present
         assert expected_index(crons, change, info) == table.index_at(change) != present
+
+
+def near_switch(day: date, hours: int, seconds: int) -> datetime:
+    return datetime.combine(day, time(), UTC) + timedelta(hours=hours, seconds=seconds)
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    st.lists(DRAWN, min_size=1, max_size=3),
+    st.integers(0, 3),
+    st.sampled_from([*ZONES, "America/Santiago"]),
+    st.one_of(
+        st.datetimes(datetime(2024, 1, 1), datetime(2028, 3, 2), timezones=st.just(UTC)),  # noqa: DTZ001 - they get one
+        # Around switches of the clock, and close to whole hours.
+        st.builds(
+            near_switch, st.sampled_from([day for _, day, _ in SWITCHES]), st.integers(-12, 36), st.integers(-3, 3)
+        ),
+    ),
+    st.sampled_from([timedelta(), MINUTE, 2 * MINUTE, timedelta(hours=2), timedelta(days=1)]),
+)
+def test_a_change_that_comes_soon_is_the_next_one(
+    crons: list[Drawn], outside: int, zone: str, now: datetime, horizon: timedelta
+) -> None:
+    try:
+        table = compiled(zone, crons)
+    except ScheduleError:
+        assume(False)
+        raise
+
+    change = Timetable(table.zone, table.entries).next_change(now, outside)
+
+    expected = change if change is not None and change <= now + horizon else None
+    assert table.change_within(now, horizon, outside) == expected
 
 
 def nearly_all(low: int, high: int) -> st.SearchStrategy[frozenset[int] | None]:

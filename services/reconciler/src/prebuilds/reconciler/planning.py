@@ -28,7 +28,7 @@ from prebuilds.reconciler.queries.pools import (
 from prebuilds.reconciler.queries.surveys import Situation, survey
 from prebuilds.reconciler.rules.planner import BackOff, Block, Config, Create, Plan, can_skip, name_deletions, plan
 from prebuilds.reconciler.rules.state import Policy, Quota, count
-from prebuilds.reconciler.rules.target import next_change_after
+from prebuilds.reconciler.rules.target import change_within
 from prebuilds.reconciler.rules.values import PresetValue
 from prebuilds.reconciler.wishes import Wishes
 from prebuilds.store.transactions import Transaction
@@ -109,9 +109,8 @@ class Planning:
                     work.extend(planned)
                 if Block.BACKING_OFF in made.blocks:
                     backing_off += len(planned)
-                for change in _changes_after(policy, made, moment.at):
-                    if change - moment.at <= self._horizon:
-                        changes[change].extend(planned)
+                for change in _changes_within(policy, made, moment.at, self._horizon):
+                    changes[change].extend(planned)
         seen, unpaused = (sum(len(each.preset_ids) for each in some) for some in (situations, looked_at))
         presets = await read_presets(tx, work) if work else ()
         return Snapshot(moment, seen, seen - unpaused, backing_off, presets, changes)
@@ -186,17 +185,17 @@ class _Bounds:
         return creates > 0 and (situation.bounded_template_id is not None or quota is not None)
 
 
-def _changes_after(policy: Policy, made: Plan, now: datetime) -> Iterator[datetime]:
-    """When a pool is planned otherwise although nothing happened to it: its schedule's next edge, its backoff's end.
+def _changes_within(policy: Policy, made: Plan, now: datetime, horizon: timedelta) -> Iterator[datetime]:
+    """When a pool is soon planned otherwise by itself: its schedule's next edge, its backoff's end.
 
     Rounded up, so that many pools that fail one after another become few moments.
     """
-    change = next_change_after(policy.wish, now, is_active=policy.is_active)
+    change = change_within(policy.wish, now, horizon, is_active=policy.is_active)
     if change is not None:
-        yield _rounded_up(change.at)
+        yield _rounded_up(change)
     if Block.BACKING_OFF in made.blocks:
         for action in made.actions:
-            if isinstance(action, BackOff):
+            if isinstance(action, BackOff) and action.until < now + horizon:
                 yield _rounded_up(action.until + timedelta.resolution)  # at that moment itself it still holds
 
 

@@ -20,6 +20,7 @@ from prebuilds.reconciler.rules.cron import Cron, parse_range
 _HOURS: Final = range(24)
 _EVERY_DATE: Final = parse_range("* * * * *").dates()
 _DAY: Final = timedelta(days=1)
+_HOUR: Final = timedelta(hours=1)
 _MINUTE: Final = timedelta(minutes=1)
 _HORIZON_DAYS: Final = 3000
 """How far the next change is looked for: longer than the eight years that can lie between two 29 Februaries."""
@@ -69,23 +70,39 @@ class Timetable:
         self._changes[outside] = now, change
         return change
 
+    def change_within(self, now: datetime, horizon: timedelta, outside: int | None = None) -> datetime | None:
+        """The next change, as of `next_change`, where it comes within that time, a day at most; None where it does not.
+
+        Quick: of thousands of pools few have an edge soon, and of the others no calendar is gone through.
+        """
+        local, end = now.astimezone(self.zone), now + horizon
+        if local.utcoffset() != end.astimezone(self.zone).utcoffset():
+            change = self.next_change(now, outside)
+            return change if change is not None and change <= end else None
+        present = self._wanted(self.index_at(now), outside)
+        edge = now - timedelta(minutes=local.minute, seconds=local.second, microseconds=local.microsecond) + _HOUR
+        while edge <= end:
+            if self._wanted(self.index_at(edge), outside) != present:
+                return edge
+            edge += _HOUR
+        return None
+
+    def _wanted(self, index: int | None, outside: int | None) -> int | None:
+        return outside if index is None else self.entries[index][1]
+
     def _find_change(self, now: datetime, outside: int | None) -> datetime | None:
         if self._is_constant(outside):
             return None
-
-        def wanted(index: int | None) -> int | None:
-            return outside if index is None else self.entries[index][1]
-
-        present = wanted(self.index_at(now))
+        present = self._wanted(self.index_at(now), outside)
         # A zone can be a day ahead of or behind the moment's own date.
         first = now.astimezone(self.zone).date() - _DAY
         for ahead in range(_HORIZON_DAYS):
             day = first + ahead * _DAY
-            hours = {wanted(self._index_in(day, hour)) for hour in _HOURS}
+            hours = {self._wanted(self._index_in(day, hour), outside) for hour in _HOURS}
             if hours == {present}:
                 continue
             for moment in _edges(day, self.zone):
-                if moment > now and wanted(self.index_at(moment)) != present:
+                if moment > now and self._wanted(self.index_at(moment), outside) != present:
                     return moment
         return None
 
@@ -95,7 +112,7 @@ class Timetable:
         Exact, since no two ranges overlap, and answered without going through the calendar for nothing.
         """
         sizes = [(len(cron.hours) * cron.dates().bit_count(), instances) for cron, instances in self.entries]
-        numbers = {instances for size, instances in sizes if size > 0}
+        numbers: set[int | None] = {instances for size, instances in sizes if size > 0}
         if sum(size for size, _ in sizes) < len(_HOURS) * _EVERY_DATE.bit_count():
             numbers.add(outside)
         return len(numbers) == 1
