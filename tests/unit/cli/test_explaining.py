@@ -138,6 +138,25 @@ def test_what_ends_each_block_is_told_in_their_order() -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    "scope, template, is_active, words",
+    [
+        (pool_pb2.PAUSE_SCOPE_DEPLOYMENT, {"deleted": True}, False, "--deployment"),
+        (pool_pb2.PAUSE_SCOPE_TEMPLATE, {}, False, "python-dev"),
+        (pool_pb2.PAUSE_SCOPE_TEMPLATE, {"deleted": True}, False, "--template t"),
+        (pool_pb2.PAUSE_SCOPE_PRESET, {}, True, "python-dev/small"),
+        (pool_pb2.PAUSE_SCOPE_PRESET, {}, False, "python-dev/small -V v2"),
+        (pool_pb2.PAUSE_SCOPE_PRESET, {"deleted": True}, False, "p"),
+    ],
+)
+def test_what_ends_a_pause_reaches_the_very_pool_that_is_paused(
+    scope: pool_pb2.PauseScope.ValueType, template: dict[str, Any], is_active: bool, words: str
+) -> None:
+    block = pool_pb2.PoolBlock(kind=pool_pb2.BLOCK_KIND_PAUSED, pause=pool_pb2.Pause(scope=scope))
+    shown = pool(active=is_active, template_id="t", blocked_by=[block])
+    assert told(shown, **template)["ends with"] == f"`prebuilds pools resume {words}`"
+
+
 def test_the_next_pass_is_told_action_by_action() -> None:
     back_off = pool_pb2.Action(
         reason=pool_pb2.ACTION_REASON_RECENT_FAILURES,

@@ -38,8 +38,11 @@ def test_a_time_that_clocks_skip_is_refused() -> None:
         read_moment("2026-03-29 02:30", BERLIN, NOW)
 
 
+FAR = ("0001-01-01T00:00+05:00", "9999-12-31T23:00-05:00")
+
+
 @pytest.mark.parametrize(
-    "text", ["", "tomorrow", "2h", "+", "+h", "2026-13-01", "25:00", "+1w", "+99999999999m", "0001-01-01"]
+    "text", ["", "tomorrow", "2h", "+", "+h", "2026-13-01", "25:00", "+1w", "+99999999999m", "0001-01-01", *FAR]
 )
 def test_what_is_no_moment_is_refused(text: str) -> None:
     with pytest.raises(MomentError):

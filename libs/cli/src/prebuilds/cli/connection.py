@@ -19,6 +19,7 @@ from typing import Annotated, Final, NoReturn, TypeVar
 import typer
 
 from prebuilds.sdk.archives import ArchiveError
+from prebuilds.sdk.channels import Target
 from prebuilds.sdk.client import PrebuildsClient, open_client
 from prebuilds.sdk.errors import PrebuildsError
 
@@ -65,7 +66,7 @@ def run(work: Callable[[PrebuildsClient, str], Awaitable[T]], *, organization: s
 
 
 def find_connection() -> Connection:
-    """Read environment and client file; a missing address, or a file that cannot be read, ends the program with 2."""
+    """Read environment and client file; one that is missing, or not what it should be, ends the program with 2."""
     path = _client_file()
     try:
         given = {} if path is None else tomllib.loads(_text_of(path, "client file"))
@@ -83,6 +84,13 @@ def find_connection() -> Connection:
             f"no servers known: set {variables}, or PREBUILDS_CLIENT_FILE, or run in the folder of `make run`",
             EXIT_USAGE,
         )
+    for name in ("reconciler", "claims"):
+        try:
+            Target.of(values[name])
+        except ValueError as error:
+            fail(f"the address of the {name} is wrong: {error}", EXIT_USAGE)
+    if not (token.isascii() and token.isprintable()):
+        fail("the token is none: it has characters that no token has", EXIT_USAGE)
     return Connection(values["reconciler"], values["claims"], token, values["organization"] or "default")
 
 

@@ -68,7 +68,7 @@ def explain(pool: pool_pb2.Pool, around: Surroundings, *, can_skip: bool = False
         "pool": f"{pool_name(pool)} {pool.version_name}, {'active' if pool.active else 'not active'}",
         "state": state_cell(pool),
         "blocked by": "\n".join(describe_block(block, zone, now) for block in pool.blocked_by),
-        "ends with": "\n".join(_remedy(block, pool) for block in pool.blocked_by),
+        "ends with": "\n".join(_remedy(block, pool, around.template) for block in pool.blocked_by),
         "error": pool.error,
         "target": _target(pool.target, around),
         "next change": _next_change(pool.target, zone, now),
@@ -115,7 +115,7 @@ def describe_action(action: pool_pb2.Action, zone: ZoneInfo, now: datetime) -> s
             return "something that this client does not know"
 
 
-def _remedy(block: pool_pb2.PoolBlock, pool: pool_pb2.Pool) -> str:
+def _remedy(block: pool_pb2.PoolBlock, pool: pool_pb2.Pool, template: template_pb2.Template) -> str:
     match block.kind:
         case pool_pb2.BLOCK_KIND_HARD_LIMITED:
             return f"a new version, or `prebuilds pools retry {shlex.quote(pool_name(pool))}`"
@@ -124,13 +124,23 @@ def _remedy(block: pool_pb2.PoolBlock, pool: pool_pb2.Pool) -> str:
         case pool_pb2.BLOCK_KIND_OVER_QUOTA:
             return "a larger allowance of the group `prebuilds`, or fewer prebuilds in the organization"
         case pool_pb2.BLOCK_KIND_PAUSED:
-            reached = {
-                pool_pb2.PAUSE_SCOPE_DEPLOYMENT: "--deployment",
-                pool_pb2.PAUSE_SCOPE_TEMPLATE: pool.template_name,
-            }.get(block.pause.scope, shlex.quote(pool_name(pool)))
-            return f"`prebuilds pools resume {reached}`"
+            return f"`prebuilds pools resume {_reached(block.pause, pool, template)}`"
         case _:
             return "time"
+
+
+def _reached(pause: pool_pb2.Pause, pool: pool_pb2.Pool, template: template_pb2.Template) -> str:
+    """What a pause reaches, as `pools resume` takes it: a name alone means what is active and not deleted."""
+    match pause.scope:
+        case pool_pb2.PAUSE_SCOPE_DEPLOYMENT:
+            return "--deployment"
+        case pool_pb2.PAUSE_SCOPE_TEMPLATE:
+            return f"--template {pool.template_id}" if template.deleted else pool.template_name
+        case _ if template.deleted:
+            return pool.id
+        case _:
+            name = shlex.quote(pool_name(pool))
+            return name if pool.active else f"{name} -V {shlex.quote(pool.version_name)}"
 
 
 def _target(target: pool_pb2.PoolTarget, around: Surroundings) -> str:

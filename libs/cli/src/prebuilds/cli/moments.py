@@ -38,12 +38,12 @@ def read_moment(text: str, zone: ZoneInfo, now: datetime) -> datetime:
         length = timedelta(days=days, hours=hours, minutes=minutes)
         return now + (length if ahead[1] == "+" else -length)
     local = _read_local(text, zone, now)
-    if local.tzinfo is not None:
-        return local
     try:
-        moment = local.replace(tzinfo=zone).astimezone(UTC)
+        moment = (local if local.tzinfo is not None else local.replace(tzinfo=zone)).astimezone(UTC)
     except OverflowError:
         raise MomentError(f"{text!r} is too far away") from None
+    if local.tzinfo is not None:
+        return moment
     if moment.astimezone(zone).replace(tzinfo=None) != local:
         raise MomentError(f"{text!r} does not exist in {zone.key}: clocks are put forward over it")
     return moment

@@ -10,13 +10,13 @@ import typer
 from prebuilds.cli import steering
 from prebuilds.cli.connection import EXIT_USAGE, Organization, fail, run
 from prebuilds.cli.explaining import Surroundings, explain
-from prebuilds.cli.finding import PoolName, VersionName, find_pool, find_template, pools_of
+from prebuilds.cli.finding import PoolName, VersionName, find_pool, find_reach, pools_of
 from prebuilds.cli.moments import MomentError, read_moment, timestamp_of, zone_of
 from prebuilds.cli.output import Format, Output, show_facts, show_json, show_table
 from prebuilds.cli.watching import HEADERS, follow, in_order, row
 from prebuilds.domain.names import is_id
 from prebuilds.sdk.client import PrebuildsClient
-from prebuilds.v1 import pool_pb2, pool_service_pb2, template_service_pb2
+from prebuilds.v1 import pool_pb2, pool_service_pb2, template_pb2, template_service_pb2
 
 app = typer.Typer(help="The prebuilds of each preset.", no_args_is_help=True)
 
@@ -72,12 +72,12 @@ def plan(
     pool: PoolName,
     *,
     at: Annotated[
-        str,
+        str | None,
         typer.Option(
             help="`2026-12-24 09:00`, `09:00` or `+2h30m`; in the zone of the pool's schedules, else UTC, unless it has"
             " an offset. Default: now."
         ),
-    ] = "",
+    ] = None,
     version: VersionName = "",
     organization: Organization = "",
     output: Output = Format.TABLE,
@@ -93,7 +93,7 @@ def plan(
         found = await find_pool(client, organization, pool, version)
         surroundings = await _surroundings(client, found)
         request = pool_service_pb2.PlanPoolRequest(id=found.id)
-        if at:
+        if at is not None:
             moment = read_moment(at, zone_of(surroundings.preset.prebuilds.timezone), datetime.now(UTC))
             request.plan_time.CopyFrom(timestamp_of(moment))
         return await client.call(client.pools.PlanPool, request), surroundings
@@ -156,9 +156,9 @@ async def _surroundings(client: PrebuildsClient, pool: pool_pb2.Pool) -> Surroun
 
 async def _filter_for(client: PrebuildsClient, organization: str, pools: str) -> str:
     """By name where possible: so the pool of a version that comes later is seen, too."""
-    if "/" not in pools and not is_id(pools):
-        return f"template={(await find_template(client, organization, pools)).name}"
-    found = await find_pool(client, organization, pools)
+    found = await find_reach(client, organization, pools)
+    if isinstance(found, template_pb2.Template):
+        return f"template={found.id if found.deleted else found.name}"
     if is_id(pools) or _JOINED in found.name:
         return f"preset={found.id}"
     return f"template={found.template_name}{_JOINED}preset={found.name}"

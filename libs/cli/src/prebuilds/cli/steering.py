@@ -10,10 +10,18 @@ import typer
 from prebuilds.cli.confirming import Yes, confirm
 from prebuilds.cli.connection import EXIT_USAGE, Organization, fail, run
 from prebuilds.cli.explaining import describe_block
-from prebuilds.cli.finding import PoolName, VersionName, find_pool, find_template, pool_name, pools_of
+from prebuilds.cli.finding import (
+    PoolName,
+    VersionName,
+    find_pool,
+    find_reach,
+    find_template,
+    pool_name,
+    pools_of,
+    refuse_version,
+)
 from prebuilds.cli.moments import time_of, zone_of
 from prebuilds.cli.output import Format, Output, age, console, printable, show_facts, show_json
-from prebuilds.domain.names import is_id
 from prebuilds.sdk.client import PrebuildsClient
 from prebuilds.v1 import pool_pb2, pool_service_pb2, template_pb2
 
@@ -46,9 +54,10 @@ def pause(
 ) -> None:
     """Keep the reconciler from working on pools until they are resumed.
 
-    Claims and queued builds go on. The pause of a pool ends with its version; that of a template does not.
+    Claims and queued builds go on. The pause of a pool stays with the pool of that version: that of a new version is
+    not paused. The pause of a template reaches all its versions.
     """
-    _exactly_one(pools, template, deployment=deployment)
+    _exactly_one(pools, template, version, deployment=deployment)
 
     async def work(
         client: PrebuildsClient, organization: str
@@ -63,7 +72,9 @@ def pause(
     if output is Format.JSON:
         show_json(paused)
         return
-    console.print(printable(f"{reach.name} is paused, {_by(paused.pause)}"))
+    taken = paused.pause.message == message
+    already, not_taken = ("is", "") if taken else ("was already", "; your message was not taken" if message else "")
+    console.print(printable(f"{reach.name} {already} paused, {_by(paused.pause)}{not_taken}"))
 
 
 def resume(
@@ -76,7 +87,7 @@ def resume(
     output: Output = Format.TABLE,
 ) -> None:
     """End a pause; others that reach the same pools stay, and are named."""
-    _exactly_one(pools, template, deployment=deployment)
+    _exactly_one(pools, template, version, deployment=deployment)
 
     async def work(
         client: PrebuildsClient, organization: str
@@ -155,15 +166,12 @@ def retry(
     found = run(work, organization=organization)
     if output is Format.JSON:
         show_json(found)
-        return
-    match found.status:
-        case template_pb2.PRESET_STATUS_HARD_LIMITED:
-            said = "one prebuild is tried"
-        case template_pb2.PRESET_STATUS_VALIDATION_FAILED:
-            said = "not retried: it is invalid and needs a new version"
-        case _:
-            said = "not retried: it is not hard limited"
-    console.print(f"{pool_name(found)}: {said}")
+    if not found.active:
+        fail(f"{pool_name(found)} {found.version_name}: not retried: it is not active")
+    if found.status == template_pb2.PRESET_STATUS_VALIDATION_FAILED:
+        fail(f"{pool_name(found)}: not retried: it is invalid and needs a new version")
+    if output is Format.TABLE:
+        console.print(f"{pool_name(found)}: {told_of_retry(found)}")
 
 
 def reconcile(
@@ -177,13 +185,18 @@ def reconcile(
     """Run one pass over pools now, wait for it, and tell what it did."""
     if pools and everywhere:
         fail("name pools, or say --everywhere", EXIT_USAGE)
+    if version and not pools:
+        refuse_version()
 
     async def work(client: PrebuildsClient, organization: str) -> pool_pb2.PassStatistics:
         request = pool_service_pb2.ReconcileNowRequest(organization="" if everywhere else organization)
-        if "/" in pools or is_id(pools):
-            request.preset_ids.append((await find_pool(client, organization, pools, version)).id)
-        elif pools:
-            request.template = (await find_template(client, organization, pools)).id
+        if pools:
+            found = await find_reach(client, organization, pools, version)
+            request.organization = found.organization_id
+            if isinstance(found, template_pb2.Template):
+                request.template = found.id
+            else:
+                request.preset_ids.append(found.id)
         return (await client.call(client.pools.ReconcileNow, request)).statistics
 
     statistics = run(work, organization=organization)
@@ -193,19 +206,41 @@ def reconcile(
         show_facts(_told(statistics))
 
 
-def _exactly_one(pools: str, template: str, *, deployment: bool) -> None:
+def told_of_retry(pool: pool_pb2.Pool) -> str:
+    """What comes of a retry of an active pool, which is as the retry has left it."""
+    blocks = {block.kind for block in pool.blocked_by}
+    if pool_pb2.BLOCK_KIND_HARD_LIMITED not in blocks:
+        return "not retried: it is not hard limited"
+    counts = pool.counts
+    if pool_pb2.BLOCK_KIND_PAUSED in blocks:
+        return "one prebuild is tried once it is resumed"
+    if counts.starting:
+        return "one prebuild is tried"
+    if counts.actual - counts.expired >= pool.target.instances:
+        return "one prebuild is tried once more are wanted than there are"
+    if pool_pb2.BLOCK_KIND_OVER_QUOTA in blocks:
+        return "one prebuild is tried as soon as the quota has room for it"
+    return "one prebuild is tried"
+
+
+def _exactly_one(pools: str, template: str, version: str, *, deployment: bool) -> None:
     if sum((bool(pools), bool(template), deployment)) != 1:
         fail("say one of TEMPLATE, TEMPLATE/PRESET, --template and --deployment", EXIT_USAGE)
+    if version and not pools:
+        refuse_version()
 
 
 async def _reach(client: PrebuildsClient, organization: str, pools: str, template: str, version: str) -> _Reach:
-    if "/" in pools or is_id(pools):
-        pool = await find_pool(client, organization, pools, version)
-        return _Reach(pool_pb2.PAUSE_SCOPE_PRESET, pool.id, pool_name(pool), f"preset={pool.id}")
-    if pools or template:
-        found = await find_template(client, organization, template or pools)
+    if pools:
+        found = await find_reach(client, organization, pools, version)
+    elif template:
+        found = await find_template(client, organization, template)
+    else:
+        return _Reach(pool_pb2.PAUSE_SCOPE_DEPLOYMENT, "", "the deployment", "")
+    if isinstance(found, template_pb2.Template):
         return _Reach(pool_pb2.PAUSE_SCOPE_TEMPLATE, found.id, found.name, f"template={found.id}")
-    return _Reach(pool_pb2.PAUSE_SCOPE_DEPLOYMENT, "", "the deployment", "")
+    name = pool_name(found) if found.active else f"{pool_name(found)} {found.version_name}"
+    return _Reach(pool_pb2.PAUSE_SCOPE_PRESET, found.id, name, f"preset={found.id}")
 
 
 def _by(pause_: pool_pb2.Pause) -> str:

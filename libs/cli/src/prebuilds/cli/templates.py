@@ -185,14 +185,16 @@ def deprecate(
     if bool(message) == lift:
         fail("say what people are told, or --lift", EXIT_USAGE)
 
-    async def work(client: PrebuildsClient, organization: str) -> template_pb2.Template:
+    async def work(client: PrebuildsClient, organization: str) -> tuple[template_pb2.Template, template_pb2.Template]:
         found = await find_template(client, organization, template)
         request = template_service_pb2.DeprecateTemplateRequest(id=found.id, message=message)
-        return (await client.call(client.templates.DeprecateTemplate, request)).template
+        return found, (await client.call(client.templates.DeprecateTemplate, request)).template
 
-    changed = run(work, organization=organization)
+    before, changed = run(work, organization=organization)
     if output is Format.JSON:
         show_json(changed)
+    elif lift and not before.deprecation_message:
+        console.print(f"{changed.name} was not deprecated")
     elif lift:
         console.print(f"{changed.name} is no longer deprecated")
     else:

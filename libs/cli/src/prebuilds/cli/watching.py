@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Collection, Generator, Mapping, Sequence
 from contextlib import aclosing, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -28,7 +28,15 @@ HEADERS: Final = ("pool", "version", "target", "eligible", "running", "starting"
 
 _DISPENSABLE: Final = ("running", "deleting", "failed", "version", "starting")
 """Left out in this order where a terminal is too narrow; the state stays, which says what matters of them."""
-_STUCK: Final = frozenset({pool_pb2.BLOCK_KIND_HARD_LIMITED, pool_pb2.BLOCK_KIND_VALIDATION_FAILED})
+_STUCK: Final = frozenset(
+    {
+        pool_pb2.BLOCK_KIND_HARD_LIMITED,
+        pool_pb2.BLOCK_KIND_VALIDATION_FAILED,
+        pool_pb2.BLOCK_KIND_OVER_QUOTA,
+        pool_pb2.BLOCK_KIND_PAUSED,
+    }
+)
+"""What ends by somebody's doing only."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +75,7 @@ async def follow(
                 pools.update({pool.id: pool for pool in message.pools})
                 gone = {id_: pools.pop(id_) for id_ in message.removed_ids if id_ in pools}
                 screen.show(Change(message, gone, pools))
-                if until_full and message.synced and _are_full(pools):
+                if until_full and message.synced and are_full(pools.values()):
                     return
 
 
@@ -81,13 +89,30 @@ def in_order(pools: Mapping[str, pool_pb2.Pool]) -> list[pool_pb2.Pool]:
     return sorted(pools.values(), key=lambda pool: (pool.template_name, pool.name, not pool.active, pool.id))
 
 
-def _are_full(pools: Mapping[str, pool_pb2.Pool]) -> bool:
-    active = [pool for pool in pools.values() if pool.active]
-    for pool in active:
+def are_full(pools: Collection[pool_pb2.Pool]) -> bool:
+    """Whether all active ones are full; ends the program with 1 where one cannot become so by itself.
+
+    A block does no harm to a pool that is full, or that what is under way fills. Over quota is waited out while
+    prebuilds go that may make room.
+    """
+    lacking = [pool for pool in pools if pool.active and pool.counts.eligible < pool.target.instances]
+    makes_room = any(map(_is_emptied, pools))
+    for pool in lacking:
+        if pool.counts.actual - pool.counts.expired + pool.counts.starting >= pool.target.instances:
+            continue
         for block in pool.blocked_by:
-            if block.kind in _STUCK:
+            if block.kind in _STUCK and not (block.kind == pool_pb2.BLOCK_KIND_OVER_QUOTA and makes_room):
                 fail(f"{pool_name(pool)}: {describe_block(block, zone_of(''), time_of(pool.snapshot_time))}")
-    return all(pool.counts.eligible >= pool.target.instances for pool in active)
+    return not lacking
+
+
+def _is_emptied(pool: pool_pb2.Pool) -> bool:
+    """Whether prebuilds of a pool are being deleted, or will be by the next pass."""
+    counts = pool.counts
+    if any(block.kind == pool_pb2.BLOCK_KIND_PAUSED for block in pool.blocked_by):
+        return counts.deleting > 0
+    unwanted = counts.expired + counts.extraneous if pool.active else counts.actual + counts.starting
+    return counts.deleting + unwanted > 0
 
 
 def _figures(pool: pool_pb2.Pool) -> tuple[int, ...]:

@@ -221,6 +221,10 @@ def _parameters(given: list[str]) -> dict[str, str]:
     wrong = [each for each in given if "=" not in each]
     if wrong:
         fail(f"not NAME=VALUE: {', '.join(wrong)}", EXIT_USAGE)
+    names = [each.partition("=")[0] for each in given]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        fail(f"given more than once: {', '.join(twice)}", EXIT_USAGE)
     return {name: value for name, _, value in (each.partition("=") for each in given)}
 
 
