@@ -208,3 +208,30 @@ async def test_all_that_is_wrong_with_an_invalidation_is_told_at_once(operator: 
 async def pause_everything(client: Client) -> None:
     request = pb.PauseReconciliationRequest(scope=pool_pb2.PAUSE_SCOPE_DEPLOYMENT)
     await client.pools.PauseReconciliation(request, metadata=client.metadata)
+
+
+async def test_presets_that_ask_for_no_prebuilds_are_not_meant(operator: Client) -> None:
+    pooled, bare = (
+        await operator.push(
+            make_manifest(
+                presets=[
+                    {"name": "pooled", "parameters": {"size": "small"}, "prebuilds": {"instances": 0}},
+                    {"name": "bare", "parameters": {"size": "small"}},
+                ]
+            )
+        )
+    ).presets
+
+    assert list((await invalidate(operator)).preset_ids) == [pooled.id]
+    for named in ("bare", bare.id):
+        with refused(Reason.NOT_FOUND) as caught:
+            await invalidate(operator, ["pooled", named])
+        assert named in str(caught[0])
+
+
+async def test_presets_of_a_deprecated_template_are_invalidated(operator: Client) -> None:
+    pushed = await operator.push(make_manifest())
+    request = template_service_pb2.DeprecateTemplateRequest(id=pushed.template.id, message="use go-dev")
+    await operator.templates.DeprecateTemplate(request, metadata=operator.metadata)
+
+    assert list((await invalidate(operator)).preset_ids) == [pushed.presets[0].id]

@@ -82,11 +82,11 @@ class Invalidating:
 
 
 def _meant(presets: Mapping[PresetId, str], named: Sequence[str]) -> Mapping[PresetId, str]:
-    """The presets that are named, by name or id, in the order of all; without names all of them."""
+    """The presets with a pool that are named, by name or id, in the order of all; without names all of them."""
     if not named:
         return presets
     unknown = set(named).difference(presets.values(), map(str, presets))
     if unknown:
-        raise Refusal.not_found("preset", next(name for name in named if name in unknown))
+        raise Refusal.not_found("pool", next(name for name in named if name in unknown))
     wanted = set(named)
     return {id_: name for id_, name in presets.items() if name in wanted or str(id_) in wanted}

@@ -17,9 +17,11 @@ _queries: Final = SqlFolder("prebuilds.reconciler.queries")
 
 
 async def read_names(tx: Transaction, version_id: VersionId) -> Mapping[PresetId, str]:
-    """The presets of a version by id, in order of their names."""
-    statement = select(Preset.id, Preset.name).where(Preset.version_id == version_id).order_by(Preset.name)
-    return {PresetId(id_): name for id_, name in await tx.execute(statement)}
+    """The presets of a version that ask for prebuilds, by id, in order of their names."""
+    of_pools = select(Preset.id, Preset.name).where(
+        Preset.version_id == version_id, Preset.desired_instances.is_not(None)
+    )
+    return {PresetId(id_): name for id_, name in await tx.execute(of_pools.order_by(Preset.name))}
 
 
 async def lock_presets(tx: Transaction, preset_ids: Collection[PresetId]) -> None:
