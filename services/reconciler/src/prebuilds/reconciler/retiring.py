@@ -87,6 +87,9 @@ class Retiring:
             await update_template(tx, template.id, {"deleted": True})
             pauses = await end_pauses_of(tx, template.id)
             deleted = await self._read(tx, caller, template_id)
+            details: dict[str, object] = {"workspaces": deleted.use.workspaces, "prebuilds": deleted.use.prebuilds}
+            if pauses:
+                details["ended_pauses"] = [_plain(pause) for pause in pauses]
             entry = AuditEntry(
                 actor_of(caller),
                 "delete",
@@ -94,11 +97,7 @@ class Retiring:
                 template.id,
                 template.name,
                 template.organization_id,
-                {
-                    "workspaces": deleted.use.workspaces,
-                    "prebuilds": deleted.use.prebuilds,
-                    "ended_pauses": [_plain(pause) for pause in pauses],
-                },
+                details,
             )
             await record_deed(tx, entry)
             await tell_of_change(tx, template.organization_id, template.id)
