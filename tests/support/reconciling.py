@@ -231,6 +231,8 @@ class Stage:
         job_ids: Sequence[JobId],
         outcome: BuildOutcome = BuildOutcome.SUCCEEDED,
         failure_class: FailureClass | None = None,
+        *,
+        error: str = "",
     ) -> list[WorkspaceId]:
         """End these builds as a daemon would."""
         ended: list[WorkspaceId] = []
@@ -238,7 +240,7 @@ class Stage:
             async with self.database.transaction("test") as tx:
                 locked = await lock_job(tx, job_id)
                 assert locked is not None
-                await finish_build(tx, *locked, BuildResult(outcome, failure_class))
+                await finish_build(tx, *locked, BuildResult(outcome, failure_class, error=error))
                 ended.append(locked[0].workspace_id)
         return ended
 

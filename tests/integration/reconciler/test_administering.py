@@ -19,7 +19,7 @@ from prebuilds.store import schema
 from prebuilds.store.database import Database
 from prebuilds.store.directory import StoredDirectory
 from prebuilds.store.workspaces.lifecycle import NewWorkspace, create_workspace
-from prebuilds.v1 import admin_pb2
+from prebuilds.v1 import admin_pb2, pool_service_pb2, template_service_pb2
 from prebuilds.v1 import admin_service_pb2 as pb
 from tests.support.builders import make_user
 from tests.support.people import Team
@@ -217,6 +217,20 @@ async def test_a_deleted_organisation_is_gone_with_its_templates_and_keys(team: 
         await team.operator.admin.GetProvisionerKey(
             pb.GetProvisionerKeyRequest(id=str(key_id)), metadata=team.operator.metadata
         )
+    services, metadata = team.operator, team.operator.metadata
+    preset_id = pushed.presets[0].id
+    for read in (
+        services.templates.GetTemplate(
+            template_service_pb2.GetTemplateRequest(id=pushed.template.id), metadata=metadata
+        ),
+        services.templates.GetTemplateVersion(
+            template_service_pb2.GetTemplateVersionRequest(id=pushed.version.id), metadata=metadata
+        ),
+        services.templates.GetPreset(template_service_pb2.GetPresetRequest(id=preset_id), metadata=metadata),
+        services.pools.GetPool(pool_service_pb2.GetPoolRequest(id=preset_id), metadata=metadata),
+    ):
+        with refused(Reason.NOT_FOUND):
+            await read
     assert await directory.daemon(key_id) is None
     async with database.transaction("test") as tx:
         assert await tx.scalar(select(schema.Template.deleted).where(schema.Template.id == UUID(pushed.template.id)))

@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta
 from uuid import UUID, uuid4
 
 import pytest
+from google.protobuf.timestamp_pb2 import Timestamp
 from sqlalchemy import insert, select, update
 
 from prebuilds.chassis.caller import Caller
@@ -50,9 +51,11 @@ def blocks(pool: pool_pb2.Pool) -> list[pool_pb2.BlockKind.ValueType]:
     return [block.kind for block in pool.blocked_by]
 
 
-async def fail_all(stage: Stage, preset_id: str, failure_class: FailureClass = FailureClass.TEMPLATE) -> None:
+async def fail_all(
+    stage: Stage, preset_id: str, failure_class: FailureClass = FailureClass.TEMPLATE, *, error: str = ""
+) -> None:
     jobs = await eventually(lambda: stage.jobs(preset_id))
-    await stage.finish(jobs, BuildOutcome.FAILED, failure_class)
+    await stage.finish(jobs, BuildOutcome.FAILED, failure_class, error=error)
 
 
 async def test_a_plan_of_now_is_the_pools(operator: Client, stage: Stage) -> None:
@@ -142,6 +145,17 @@ async def test_a_moment_more_than_a_year_away_is_refused(operator: Client) -> No
     assert (await planned(operator, preset.id, now + timedelta(days=365))).pool.target.instances == 3
 
 
+@pytest.mark.parametrize("moment", [{"seconds": 10**15}, {"seconds": -(10**15)}, {"nanos": -1}, {"seconds": 10**11}])
+async def test_what_is_no_moment_is_wrong_once(operator: Client, moment: dict[str, int]) -> None:
+    preset = (await operator.push()).presets[0]
+    request = pb.PlanPoolRequest(id=preset.id, plan_time=Timestamp(**moment))
+
+    with refused(Reason.INVALID_FIELDS) as caught:
+        await operator.pools.PlanPool(request, metadata=operator.metadata)
+
+    assert [violation.field for violation in caught[0].violations] == ["plan_time"]
+
+
 async def test_how_far_away_a_moment_is_the_database_says(
     operator: Client, database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -217,6 +231,44 @@ async def test_a_retry_does_nothing_to_a_preset_that_is_not_hard_limited(operato
         assert (
             await tx.execute(select(schema.AuditEvent.id).where(schema.AuditEvent.action == "preset.retry"))
         ).all() == []
+
+
+async def test_a_retry_does_nothing_to_an_inactive_pool_and_says_that_it_is_inactive(
+    operator: Client, stage: Stage, database: Database
+) -> None:
+    pushed = await operator.push(make_manifest(instances=3))
+    preset = pushed.presets[0]
+    await fail_all(stage, preset.id)
+    await operator.reconcile()
+    assert (await operator.pool(preset.id)).active
+    request = template_service_pb2.DeleteTemplateRequest(id=pushed.template.id)
+    await operator.templates.DeleteTemplate(request, metadata=operator.metadata)
+
+    pool = await retried(operator, preset.id)
+
+    assert (pool.active, pool.status, blocks(pool)) == (False, template_pb2.PRESET_STATUS_HARD_LIMITED, [])
+    async with database.read("test") as tx:
+        asked = select(schema.Preset.retry_requested_at).where(schema.Preset.id == UUID(preset.id))
+        assert await tx.scalar(asked) is None
+
+
+async def test_a_hard_limit_tells_the_error_of_the_newest_retry(operator: Client, stage: Stage) -> None:
+    preset = (await operator.push(make_manifest(instances=3))).presets[0]
+    await fail_all(stage, preset.id, error="no such image")
+    (unseen,) = (await operator.pool(preset.id)).blocked_by
+    await operator.reconcile()
+    (first,) = (await operator.pool(preset.id)).blocked_by
+    await retried(operator, preset.id)
+
+    await fail_all(stage, preset.id, error="password=hunter2 is wrong")
+
+    (newest,) = (await operator.pool(preset.id)).blocked_by
+    assert (unseen.detail, first.detail, newest.since_time) == ("no such image", "no such image", first.since_time)
+    assert newest.detail.endswith("is wrong")
+    assert "hunter2" not in newest.detail
+    get = template_service_pb2.GetPresetRequest(id=preset.id)
+    read = (await operator.templates.GetPreset(get, metadata=operator.metadata)).preset
+    assert read.status_detail == newest.detail
 
 
 async def test_a_backoff_is_since_the_last_failure(operator: Client, stage: Stage, database: Database) -> None:

@@ -17,6 +17,7 @@ from sqlalchemy import func, update
 from prebuilds.domain.builds import BuildOutcome, FailureClass
 from prebuilds.domain.ids import OrganizationId, PresetId, TemplateId
 from prebuilds.domain.pools import PresetStatus
+from prebuilds.domain.refusals import Reason, Refusal
 from prebuilds.reconciler.hints import Hints
 from prebuilds.reconciler.inspecting import Inspector, PoolFilter, PoolView
 from prebuilds.reconciler.passes import Reconciler
@@ -187,7 +188,7 @@ async def test_who_comes_later_is_told_when_each_pool_was_seen(
     assert after.at > before.at
 
 
-async def test_a_list_and_a_watch_find_the_same(operator: Client) -> None:
+async def test_a_list_and_a_watch_find_the_same(operator: Client, stage: Stage) -> None:
     presets = [
         {"name": name, "parameters": {"size": "small"}, "prebuilds": {"instances": 1}} for name in ("one", "two")
     ]
@@ -196,6 +197,9 @@ async def test_a_list_and_a_watch_find_the_same(operator: Client) -> None:
     other = await operator.push(make_manifest("b", presets=presets))
     pause = pb.PauseReconciliationRequest(scope=pool_pb2.PAUSE_SCOPE_TEMPLATE, target_id=other.template.id)
     await operator.pools.PauseReconciliation(pause, metadata=operator.metadata)
+
+    for drained in old.presets:
+        await stage.until_states(drained.id)
 
     for condition, number in (
         ("", 4),
@@ -249,3 +253,23 @@ async def test_a_look_that_fails_lets_go_of_its_walk_at_once(database: Database,
         with pytest.raises(AttributeError):
             await anext(watcher)
         assert inspector.is_closed
+
+
+async def test_a_watch_ends_with_its_organisation(
+    database: Database, organization: OrganizationId, inspector: CountingInspector
+) -> None:
+    await make_pool(database, organization)
+    clock = ManualClock()
+    async with aclosing(Watching(inspector, clock=clock).watch(organization, ALL)) as watcher:
+        await anext(watcher)
+        following = asyncio.ensure_future(anext(watcher))
+        await clock.until_somebody_sleeps()
+        async with database.transaction("test") as tx:
+            gone = update(schema.Organization).where(schema.Organization.id == organization)
+            await tx.execute(gone.values(deleted=True))
+
+        clock.advance(LOOKED_AGAIN_AFTER)
+
+        with pytest.raises(Refusal) as caught:
+            await following
+    assert caught.value.reason is Reason.NOT_FOUND

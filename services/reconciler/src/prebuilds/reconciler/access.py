@@ -29,10 +29,22 @@ async def organization_for(
     return found[0]
 
 
-def check_access(
-    caller: Caller, organization_id: OrganizationId, resource: Resource, action: Action, *, kind: str, id_: UUID
+async def check_access(
+    tx: Transaction,
+    caller: Caller,
+    organization_id: OrganizationId,
+    resource: Resource,
+    action: Action,
+    *,
+    kind: str,
+    id_: UUID,
 ) -> None:
-    """Refuse who may not do this to a thing; to who is no member of its organisation the thing does not exist."""
+    """Refuse who may not do this to a thing; to who is no member of its organisation the thing does not exist.
+
+    To nobody does it where the organisation is deleted.
+    """
+    if not await find_organizations(tx, named=str(organization_id)):
+        raise Refusal.not_found(kind, str(id_))
     try:
         caller.require(organization_id, resource, action)
     except Refusal as refusal:
@@ -48,7 +60,7 @@ async def template_for(
     found = await find_templates(tx, id_=id_, with_deleted=True)
     if not found:
         raise Refusal.not_found("template", str(id_))
-    check_access(caller, found[0].organization_id, resource, action, kind="template", id_=id_)
+    await check_access(tx, caller, found[0].organization_id, resource, action, kind="template", id_=id_)
     return found[0]
 
 
@@ -57,7 +69,7 @@ async def pool_for(tx: Transaction, caller: Caller, id_: PresetId, action: Actio
     found = await read_presets(tx, [id_])
     if not found or found[0].desired_instances is None:
         raise Refusal.not_found("pool", str(id_))
-    check_access(caller, found[0].organization_id, Resource.POOL, action, kind="pool", id_=id_)
+    await check_access(tx, caller, found[0].organization_id, Resource.POOL, action, kind="pool", id_=id_)
     return found[0]
 
 
@@ -74,7 +86,8 @@ async def version_for(tx: Transaction, caller: Caller, id_: UUID, action: Action
     found = await find_versions(tx, id_=id_)
     if not found:
         raise Refusal.not_found("template version", str(id_))
-    check_access(caller, found[0].organization_id, Resource.TEMPLATE, action, kind="template version", id_=id_)
+    organization_id = found[0].organization_id
+    await check_access(tx, caller, organization_id, Resource.TEMPLATE, action, kind="template version", id_=id_)
     return found[0]
 
 

@@ -8,16 +8,16 @@ from typing import Final, assert_never
 
 import structlog
 
-from prebuilds.chassis.logs import clean_text
 from prebuilds.chassis.patterns import matches
 from prebuilds.domain.ids import WorkspaceId
 from prebuilds.domain.notifications import NotificationKind
 from prebuilds.domain.pools import PoolEventKind, PresetStatus
 from prebuilds.domain.principals import Role
 from prebuilds.domain.refusals import Refusal
+from prebuilds.reconciler.faults import MAX_MESSAGE, last_faults
 from prebuilds.reconciler.planning import Planned
 from prebuilds.reconciler.queries.pools import PresetRow
-from prebuilds.reconciler.queries.statuses import mark_over_quota, read_last_fault, set_status
+from prebuilds.reconciler.queries.statuses import mark_over_quota, set_status
 from prebuilds.reconciler.rules.planner import BackOff, CancelPending, Create, Delete, DeleteReason, Plan
 from prebuilds.reconciler.rules.values import problems_of, values_of
 from prebuilds.store.faults import Fault
@@ -25,9 +25,6 @@ from prebuilds.store.notifications import Notification, notify
 from prebuilds.store.pool.filling import cancel_pending, create_prebuilds, find_pending, mark_deleting
 from prebuilds.store.pool.locks import lock_prebuilds_and_workspaces
 from prebuilds.store.transactions import Transaction
-
-MAX_MESSAGE: Final = 1000
-"""Characters of a status's message."""
 
 _INACTIVE: Final = "inactive"
 
@@ -83,7 +80,7 @@ async def execute(tx: Transaction, planned: Planned) -> Done:
 async def _change_preset(tx: Transaction, preset: PresetRow, plan: Plan) -> Done:
     message = ""
     if plan.status is PresetStatus.HARD_LIMITED:
-        message = clean_text(await read_last_fault(tx, preset.preset_id))[:MAX_MESSAGE]
+        message = (await last_faults(tx, [preset.preset_id])).get(preset.preset_id, "")
         await notify(tx, _hard_limited(preset, message))
     if plan.status is not None:
         await set_status(tx, preset.preset_id, plan.status, message)

@@ -180,7 +180,7 @@ async def group_for(tx: Transaction, caller: Caller, group_id: UUID, action: Act
     found = await find_groups(tx, id_=group_id)
     if not found:
         raise Refusal.not_found("group", str(group_id))
-    check_access(caller, found[0].organization_id, Resource.GROUP, action, kind="group", id_=group_id)
+    await check_access(tx, caller, found[0].organization_id, Resource.GROUP, action, kind="group", id_=group_id)
     return found[0]
 
 

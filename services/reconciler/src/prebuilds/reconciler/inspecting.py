@@ -15,8 +15,11 @@ from uuid import UUID
 
 from prebuilds.domain.ids import OrganizationId, PresetId, TemplateId
 from prebuilds.domain.pools import PresetStatus
+from prebuilds.domain.refusals import Refusal
+from prebuilds.reconciler.faults import last_faults
 from prebuilds.reconciler.queries.filters import PoolConditions
 from prebuilds.reconciler.queries.pauses import read_pauses
+from prebuilds.reconciler.queries.people import find_organizations
 from prebuilds.reconciler.queries.pool_views import list_pools, read_filling_since
 from prebuilds.reconciler.queries.pools import (
     PresetRow,
@@ -29,7 +32,17 @@ from prebuilds.reconciler.queries.pools import (
     read_quotas,
 )
 from prebuilds.reconciler.queries.views import Pause
-from prebuilds.reconciler.rules.planner import BackOff, Block, Config, Delete, Plan, can_skip, name_deletions, plan
+from prebuilds.reconciler.rules.planner import (
+    BackOff,
+    Block,
+    Config,
+    Delete,
+    Plan,
+    can_skip,
+    name_deletions,
+    plan,
+    reaches_hard_limit,
+)
 from prebuilds.reconciler.rules.state import Counts, History, Policy, Quota, count
 from prebuilds.reconciler.rules.target import NextChange, next_change_after
 from prebuilds.reconciler.wishes import policy_of, wish_of
@@ -117,6 +130,8 @@ class _Facts:
     starting: Mapping[TemplateId, int]
     filling_since: Mapping[TemplateId, datetime]
     waiting: Mapping[PresetId, int]
+    faults: Mapping[PresetId, str]
+    """The newest error by the template's fault, of the pools that are hard limited or become so."""
     pauses: Mapping[UUID | None, Pause]
     """By template or preset; that of the deployment under None."""
     quotas: Mapping[PresetId, Quota]
@@ -145,9 +160,14 @@ class Inspector:
         after: tuple[str, str, UUID] | None = None,
         step: int,
     ) -> AsyncGenerator[list[PoolView]]:
-        """Give the pools of an organisation by template, name and id, `step` at a time, each lot of one moment."""
+        """Give the pools of an organisation by template, name and id, `step` at a time, each lot of one moment.
+
+        Raises Refusal NOT_FOUND once the organisation is deleted, for whoever watches it.
+        """
         while True:
             async with self._database.read("list pools", snapshot=True) as tx:
+                if not await find_organizations(tx, named=str(organization_id)):
+                    raise Refusal.not_found("organization", str(organization_id))
                 presets = await list_pools(tx, organization_id, wanted, after=after, limit=step)
                 views = await self.look(tx, presets)
             yield views
@@ -187,6 +207,7 @@ class Inspector:
     async def _read(self, tx: Transaction, presets: Sequence[PresetRow]) -> _Facts:
         moment = await read_moment(tx)
         ids = [preset.preset_id for preset in presets]
+        histories = await self._histories(tx, ids)
         template_ids = sorted({preset.template_id for preset in presets})
         bounded = sorted({preset.template_id for preset in presets if preset.max_starting is not None})
         limited = [preset.preset_id for preset in presets if preset.has_allowance]
@@ -194,13 +215,18 @@ class Inspector:
         return _Facts(
             at=moment.at,
             counts=await count_prebuilds(tx, ids),
-            histories=await self._histories(tx, ids),
+            histories=histories,
+            faults=await last_faults(tx, [each.preset_id for each in presets if self._is_limited(each, histories)]),
             starting=await count_starting(tx, bounded) if bounded else {},
             filling_since=await read_filling_since(tx, bounded) if bounded else {},
             waiting=await count_waiting(tx, ids),
             pauses={pause.target_id: pause for pause in pauses},
             quotas=await read_quotas(tx, limited) if limited else {},
         )
+
+    def _is_limited(self, preset: PresetRow, histories: Mapping[PresetId, History]) -> bool:
+        history = histories.get(preset.preset_id, _NO_HISTORY)
+        return preset.status is PresetStatus.HARD_LIMITED or reaches_hard_limit(history, self._config)
 
     async def _histories(
         self, tx: Transaction, preset_ids: Sequence[PresetId], at: datetime | None = None
@@ -255,9 +281,12 @@ def _blocks(
             case Block.BACKING_OFF:
                 since = history.last_failed_at
                 until = next((action.until for action in planned.actions if isinstance(action, BackOff)), None)
-            case Block.HARD_LIMITED if preset.status is not PresetStatus.HARD_LIMITED:
-                since = history.newest_at  # No pass has put it on record yet.
-            case Block.HARD_LIMITED | Block.VALIDATION_FAILED:
+            case Block.HARD_LIMITED:
+                is_on_record = preset.status is PresetStatus.HARD_LIMITED
+                since = preset.status_since if is_on_record else history.newest_at
+                # What is on record is why it became so: a retry may have failed for another reason.
+                detail = facts.faults.get(preset.preset_id, preset.status_message)
+            case Block.VALIDATION_FAILED:
                 since, detail = preset.status_since, preset.status_message
             case Block.MAX_STARTING:
                 since = facts.filling_since.get(preset.template_id)

@@ -164,7 +164,8 @@ async def key_for(tx: Transaction, caller: Caller, key_id: UUID, action: Action)
         raise Refusal.not_found("provisioner key", str(key_id))
     organization_id = found[0].organization_id
     if organization_id is not None:
-        check_access(caller, organization_id, Resource.PROVISIONER_KEY, action, kind="provisioner key", id_=key_id)
+        resource = Resource.PROVISIONER_KEY
+        await check_access(tx, caller, organization_id, resource, action, kind="provisioner key", id_=key_id)
     return found[0]
 
 

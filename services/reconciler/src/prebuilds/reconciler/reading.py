@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from uuid import UUID
 
 from prebuilds.chassis.caller import Caller
@@ -18,6 +18,7 @@ from prebuilds.reconciler.access import (
     template_named,
     version_for,
 )
+from prebuilds.reconciler.faults import last_faults
 from prebuilds.reconciler.queries.templates import find_templates
 from prebuilds.reconciler.queries.versions import find_presets, find_versions
 from prebuilds.reconciler.queries.views import PresetView, TemplateRow, VersionRow
@@ -87,7 +88,7 @@ class TemplateReading:
         """Give one version with its presets; raises Refusal NOT_FOUND."""
         async with self._database.read("get version", snapshot=True) as tx:
             version = await version_for(tx, caller, version_id, Action.READ)
-            return version, await find_presets(tx, version_id=version.id, limit=MAX_PAGE_SIZE)
+            return version, await _told(tx, await find_presets(tx, version_id=version.id, limit=MAX_PAGE_SIZE))
 
     async def versions(
         self, caller: Caller, organization: str, template: str, wanted: VersionFilter, page: PageWish[tuple[int]]
@@ -110,10 +111,14 @@ class TemplateReading:
         """Give one preset; raises Refusal NOT_FOUND."""
         async with self._database.read("get preset") as tx:
             found = await find_presets(tx, id_=preset_id)
-        if not found:
-            raise Refusal.not_found("preset", str(preset_id))
-        check_access(caller, found[0].organization_id, Resource.TEMPLATE, Action.READ, kind="preset", id_=preset_id)
-        return found[0]
+            if not found:
+                raise Refusal.not_found("preset", str(preset_id))
+            organization_id = found[0].organization_id
+            await check_access(
+                tx, caller, organization_id, Resource.TEMPLATE, Action.READ, kind="preset", id_=preset_id
+            )
+            (preset,) = await _told(tx, found)
+        return preset
 
     async def presets(
         self,
@@ -145,7 +150,15 @@ class TemplateReading:
                 after=after,
                 limit=page.limit,
             )
-        return page.cut(found, lambda preset: (preset.is_default, preset.name))
+            presets = await _told(tx, found)
+        return page.cut(presets, lambda preset: (preset.is_default, preset.name))
+
+
+async def _told(tx: Transaction, presets: Sequence[PresetView]) -> Sequence[PresetView]:
+    """Presets with the newest error of those that are hard limited: a retry may have failed since it was put down."""
+    limited = [preset.id for preset in presets if preset.status is PresetStatus.HARD_LIMITED]
+    faults = await last_faults(tx, limited)
+    return [replace(preset, status_message=faults.get(preset.id, preset.status_message)) for preset in presets]
 
 
 async def _template_of(tx: Transaction, caller: Caller, organization: str, template: str) -> TemplateRow:

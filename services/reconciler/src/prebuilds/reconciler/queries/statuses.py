@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Mapping
 from typing import Final
 
 from prebuilds.domain.ids import SYSTEM_USER_ID, PresetId
@@ -12,12 +13,11 @@ from prebuilds.store.transactions import Transaction
 _queries: Final = SqlFolder("prebuilds.reconciler.queries")
 
 
-async def read_last_fault(tx: Transaction, preset_id: PresetId) -> str:
-    """The error of the newest start that failed by the template's fault; empty where there is none."""
-    found = await tx.fetch_one(
-        _queries["last_fault"], {"preset_id": preset_id, "system_user_id": SYSTEM_USER_ID}, row=str
-    )
-    return found or ""
+async def read_last_faults(tx: Transaction, preset_ids: Collection[PresetId]) -> Mapping[PresetId, str]:
+    """The errors of the newest starts that failed by the template's fault; a preset without one is left out."""
+    parameters = {"preset_ids": list(preset_ids), "system_user_id": SYSTEM_USER_ID}
+    cursor = await tx.run(_queries["last_faults"], parameters)
+    return {PresetId(preset_id): error for preset_id, error in await cursor.fetchall()}
 
 
 async def set_status(tx: Transaction, preset_id: PresetId, status: PresetStatus, message: str) -> None:
