@@ -6,12 +6,13 @@ import asyncio
 import json
 import os
 import pty
+import shlex
 from collections.abc import Iterator
 from contextlib import closing, suppress
 from datetime import date, timedelta
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import pytest
 import yaml
@@ -139,11 +140,13 @@ async def test_a_paused_pool_is_left_alone_until_every_pause_is_ended(admin: She
     template.fill()
 
     paused = admin.say("pools", "pause", template.pool, "-m", "looking at it")
+    paused_again = admin.say("pools", "pause", template.pool, "-m", "mine")
     admin.say("pools", "pause", "--template", template.name, "-m", "new base image")
     admin.say("pools", "invalidate", template.name, "--yes")
     statistics = admin.read("pools", "reconcile", template.pool)
     shown = admin.say("pools", "show", template.pool)
     planned = admin.say("pools", "plan", template.pool)
+    never_full = admin.type("pools", "watch", template.name, "--until-full")
     resumed = admin.say("pools", "resume", template.pool)
     still = template.pools()["v1"]
     last = admin.say("pools", "resume", template.name)
@@ -152,6 +155,10 @@ async def test_a_paused_pool_is_left_alone_until_every_pause_is_ended(admin: She
 
     assert paused.startswith(f"{template.pool} is paused, by admin ")
     assert paused.endswith(": looking at it\n")
+    assert paused_again.startswith(f"{template.pool} was already paused, by admin ")
+    assert paused_again.endswith(": looking at it; your message was not taken\n")
+    assert never_full.returncode == 1
+    assert never_full.stderr.startswith(f"error: {template.pool}: paused (")
     assert (statistics["presets_paused"], statistics["created"], statistics["deleted"]) == (1, 0, 0)
     assert facts(shown)["state"] == "paused"
     assert "paused (preset) by admin" in facts(shown)["blocked by"]
@@ -168,6 +175,22 @@ async def test_a_paused_pool_is_left_alone_until_every_pause_is_ended(admin: She
     assert (still["counts"]["eligible"], still["counts"]["expired"]) == (0, 1)
     assert "it was paused by admin" in last
     assert never == f"{template.name} was not paused\n"
+
+
+def test_the_pause_of_an_older_version_is_ended_by_what_is_told_to_end_it(admin: Shell, template: Template) -> None:
+    template.push()
+    template.fill()
+    admin.say("pools", "pause", template.pool)
+    template.push(startup="echo new")
+
+    remedy = facts(admin.say("pools", "show", template.pool, "-V", "v1"))["ends with"]
+    not_retried = admin.type("pools", "retry", template.pool, "-V", "v1")
+    ended = admin.say(*shlex.split(remedy.strip("`").removeprefix("prebuilds ")))
+
+    assert remedy == f"`prebuilds pools resume {template.pool} -V v1`"
+    assert not_retried.returncode == 1
+    assert not_retried.stderr == f"error: {template.pool} v1: not retried: it is not active\n"
+    assert ended.startswith(f"{template.pool} v1 is resumed; it was paused by admin ")
 
 
 def test_the_whole_deployment_is_paused_by_operators_only(admin: Shell, operator: Shell, template: Template) -> None:
@@ -194,6 +217,8 @@ def test_a_plan_for_another_moment_follows_the_schedule_of_that_moment(admin: Sh
     before = admin.say("pools", "plan", template.pool, "--at", f"{MONDAY} 03:29Z")
     planned = admin.read("pools", "plan", template.pool, "--at", f"{MONDAY} 17:59:59")
     nonsense = admin.type("pools", "plan", template.pool, "--at", "tea time")
+    nothing = admin.type("pools", "plan", template.pool, "--at", "")
+    no_version = admin.type("pools", "pause", template.name, "-V", "v1")
     too_far = admin.type("pools", "plan", template.pool, "--at", "2100-01-01")
 
     assert facts(at_work)["target"] == "2, by schedule `* 9-17 * * 1-5` in Asia/Kolkata"
@@ -202,7 +227,7 @@ def test_a_plan_for_another_moment_follows_the_schedule_of_that_moment(admin: Sh
     assert facts(before)["target"] == "0, by the preset's instances, no schedule holds"
     assert facts(before)["next change"] == f"to 2 at Mon {MONDAY} 09:00 Asia/Kolkata (+05:30), in 1m"
     assert planned["pool"]["target"]["instances"] == 2
-    assert (nonsense.returncode, too_far.returncode) == (2, 1)
+    assert (nonsense.returncode, nothing.returncode, no_version.returncode, too_far.returncode) == (2, 2, 2, 1)
     assert template.pools()["v1"]["counts"]["starting"] == 0
 
 
@@ -238,14 +263,16 @@ async def test_a_deprecated_template_drains_and_a_deleted_one_is_gone(admin: She
 
     admin.say("templates", "deprecate", template.name, "use the other one")
     await eventually(lambda: not template.pools(), PATIENCE, what="its pool has drained")
-    drained = admin.say("pools", "show", template.pool)
+    drained = admin.say("pools", "show", template.name)
     lifted = admin.say("templates", "deprecate", template.name, "--lift")
+    lifted_again = admin.say("templates", "deprecate", template.name, "--lift")
     template.fill()
     unasked = admin.type("templates", "delete", template.name)
     deleted = admin.say("templates", "delete", template.name, "--yes")
 
     assert facts(drained)["target"] == "0, because the template is deprecated: use the other one"
     assert lifted == f"{template.name} is no longer deprecated\n"
+    assert lifted_again == f"{template.name} was not deprecated\n"
     assert unasked.returncode == 2
     assert "Nobody can be asked here: say --yes" in unasked.stderr
     assert deleted == (
@@ -324,6 +351,7 @@ def test_on_a_terminal_a_watch_is_a_table(admin: Shell, template: Template) -> N
         (("pools", "show", "Not A Name/p"), "or an id\n"),
         (("pools", "pause"), "and --deployment\n"),
         (("pools", "pause", "a/b", "--template", "a"), "and --deployment\n"),
+        (("pools", "show", str(UUID(int=1))), "[NOT_FOUND]\n"),
         (("pools", "reconcile", "a/b", "--everywhere"), "or say --everywhere\n"),
         (("templates", "show", "no-such"), "[NOT_FOUND]\n"),
         (("templates", "promote", "t", "v1", "--previous"), "or say --previous\n"),
@@ -345,9 +373,14 @@ def test_a_pool_is_named_by_its_preset_its_id_or_the_template_that_has_no_other(
 ) -> None:
     template.push(instances=0)
 
-    pool_id = admin.read("pools", "show", template.pool)["id"]
+    pool = admin.read("pools", "show", template.pool)
+    pool_id, template_id = pool["id"], pool["template_id"]
 
     assert admin.read("pools", "show", pool_id)["id"] == pool_id
+    assert admin.read("pools", "show", template_id)["id"] == pool_id
+    assert admin.read("pools", "show", f"{template_id.upper()}/p")["id"] == pool_id
+    assert admin.say("pools", "pause", template_id).startswith(f"{template.name} is paused")
+    assert admin.say("pools", "resume", template_id).startswith(f"{template.name} is resumed")
     assert admin.read("pools", "show", template.name)["id"] == pool_id
 
 
