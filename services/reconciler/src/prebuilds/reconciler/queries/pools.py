@@ -85,7 +85,6 @@ class Moment:
     """The begin of the transaction: the present of all plans."""
     seen_at: datetime
     """After the snapshot was taken: whoever begins later than this sees all that it saw."""
-    live_gateways: tuple[UUID, ...]
     is_paused: bool
     """Whether reconciliation is paused for the whole deployment."""
 
@@ -184,7 +183,7 @@ class _QuotaRow:
 async def read_moment(tx: Transaction) -> Moment:
     """The moment of the transaction; the first statement of a snapshot."""
     moment = await tx.fetch_one(_queries["moment"], row=Moment)
-    assert moment is not None, "an aggregate without groups has one row"  # noqa: S101 - what SQL promises
+    assert moment is not None, "a statement without tables has one row"  # noqa: S101 - what SQL promises
     return moment
 
 
